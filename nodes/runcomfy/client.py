@@ -11,7 +11,6 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -222,13 +221,18 @@ def is_loopback(url: str) -> bool:
 
 def never_connected(error: requests.RequestException) -> bool:
     """Whether no byte of the request can have left: only then is a failed submission no doubt."""
-    if isinstance(error, requests.ConnectTimeout):
-        return True
-    cause: Any = error.args[0] if error.args else None
-    reason = getattr(cause, "reason", None)
-    if isinstance(error, requests.exceptions.SSLError):
-        return any(isinstance(link, ssl.SSLCertVerificationError) for link in _chain(error, reason))
-    return isinstance(reason, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ProxyError))
+    return any(
+        isinstance(
+            link,
+            (
+                urllib3.exceptions.NewConnectionError,
+                urllib3.exceptions.ConnectTimeoutError,
+                urllib3.exceptions.ProxyError,
+                ssl.SSLCertVerificationError,
+            ),
+        )
+        for link in _causes(error)
+    )
 
 
 def retry_after(answer: requests.Response) -> float | None:
@@ -336,18 +340,15 @@ def _first(envelopes: list[dict[str, Any]], names: tuple[str, ...]) -> Any:
 
 def _cause(error: BaseException) -> str:
     """The innermost cause by its kind alone: messages of the HTTP library hold whole URLs."""
-    *_, last = _chain(error, getattr(error.args[0] if error.args else None, "reason", None))
-    return type(last).__name__
+    return type(_causes(error)[-1]).__name__
 
 
-def _chain(error: BaseException | None, reason: BaseException | None = None) -> list[BaseException]:
-    links: list[BaseException] = []
-    queue: list[Callable[[], BaseException | None]] = [lambda: error, lambda: reason]
-    while queue:
-        link = queue.pop(0)()
-        if link is not None and link not in links:
-            links.append(link)
-            queue += [lambda link=link: link.__cause__, lambda link=link: link.__context__]  # type: ignore[misc]
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and all that led to it: requests and urllib3 nest them in arguments as well."""
+    links = [error]
+    for link in links:  # grows while it is read
+        nearer = (*link.args, getattr(link, "reason", None), link.__cause__, link.__context__)
+        links += [cause for cause in nearer if isinstance(cause, BaseException) and cause not in links]
     return links
 
 

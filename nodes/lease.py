@@ -1,0 +1,75 @@
+"""Who works on a generation, and who waits for it, over all threads and processes.
+
+One holder leads: it submits, waits and saves. Others who ask for the same
+generation follow, and take over where it stopped. Both are said by locked
+files, because the operating system lets go of a lock when its process dies,
+whatever killed it; a clock or a process id can be wrong.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from .errors import LedgerError
+
+
+class Lease:
+    """One waiter for one generation; at most one of them leads."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        """Join the waiters. Raises LedgerError where files cannot be locked."""
+        self._folder = folder
+        self._name = fingerprint
+        self._lead = _lock(folder / f"{fingerprint}.lead")
+        self._door = _lock(folder / "door")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._door:
+                self._waiter = _lock(folder / f"{fingerprint}.{secrets.token_hex(8)}.waiter")
+                self._waiter.acquire(timeout=0)
+        except (OSError, NotImplementedError, Timeout) as error:
+            raise LedgerError(
+                f"Files in {folder} cannot be locked ({error}). Nothing was submitted: without locks a clip could be "
+                "paid twice. Make the folder writable, or move ComfyUI's user folder to a local disk."
+            ) from None
+
+    @property
+    def leads(self) -> bool:
+        return self._lead.is_locked
+
+    def try_lead(self) -> bool:
+        """Take the lead if nobody alive has it."""
+        try:
+            self._lead.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    def leave(self) -> bool:
+        """Stop waiting; the lead, if held, stays. Returns whether nobody else waits. Blocks for an instant."""
+        with self._door:
+            self._waiter.release()
+            Path(self._waiter.lock_file).unlink(missing_ok=True)
+            return not any(self._is_alive(path) for path in self._folder.glob(f"{self._name}.*.waiter"))
+
+    def give_up_lead(self) -> None:
+        self._lead.release()
+
+    def _is_alive(self, waiter: Path) -> bool:
+        """Whether a waiter's process still holds it. One left by a dead process is removed."""
+        lock = _lock(waiter)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        waiter.unlink(missing_ok=True)
+        return False
+
+
+def _lock(path: Path) -> FileLock:
+    # Taken in one thread and released in another: the default keeps its state thread by thread.
+    return FileLock(path, thread_local=False)

@@ -1,0 +1,55 @@
+"""Where a generation happens: ComfyUI, or a plain Python program such as the demo and the tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# Stop has to end every wait within a second; asking costs a lock and no more.
+STOP_CHECK_SECONDS = 0.25
+
+
+class Stopped(Exception):
+    """The user pressed Stop."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where clips of a prefix are saved: folder / f"{stem}_{counter:05}_.mp4", the counter being the next free one."""
+
+    folder: Path
+    stem: str
+    counter: int
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """private: a folder no web server serves. metadata: what is embedded in a clip, by key.
+
+    names: next names for a prefix, given the width and height in pixels (0 where not yet known).
+    show: called with the state that the node shows (see progress.py).
+    """
+
+    private: Path
+    names: Callable[[str, int, int], Names]
+    show: Callable[[dict[str, Any]], None]
+    stopped: Callable[[], bool]
+    metadata: Mapping[str, Any]
+
+
+async def until_stopped(work: Coroutine[Any, Any, T], stopped: Callable[[], bool]) -> T:
+    """Await work, cancelling it as soon as the user stops. Raises Stopped, and no CancelledError of its own."""
+    task = asyncio.ensure_future(work)
+    while True:
+        done, _ = await asyncio.wait({task}, timeout=STOP_CHECK_SECONDS)
+        if done and not task.cancelled():
+            return task.result()
+        if done or stopped():
+            task.cancel()
+            await asyncio.wait({task})
+            raise Stopped
