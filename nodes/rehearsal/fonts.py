@@ -1,0 +1,142 @@
+"""Fonts that really hold the characters of a prompt, without fontconfig.
+
+A character goes to the first font that draws it; one that no font draws is left out, never a box.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+
+class Face(NamedTuple):
+    """A font file by the name it ships under, searched by Pillow in the system's folders, and its face."""
+
+    file: str
+    index: int = 0
+
+
+BUILT_IN = Face("")
+
+# Han characters look different in each of these, so the prompt's own script decides which comes first.
+JAPANESE = (
+    Face("NotoSansCJK-Regular.ttc", 0),
+    Face("ヒラギノ角ゴシック W3.ttc"),
+    Face("YuGothR.ttc"),
+    Face("meiryo.ttc"),
+    Face("msgothic.ttc"),
+)
+KOREAN = (
+    Face("NotoSansCJK-Regular.ttc", 1),
+    Face("AppleSDGothicNeo.ttc"),
+    Face("malgun.ttf"),
+    Face("NanumGothic.ttf"),
+)
+CHINESE = (
+    Face("NotoSansCJK-Regular.ttc", 2),
+    Face("PingFang.ttc"),
+    Face("Hiragino Sans GB.ttc"),
+    Face("msyh.ttc"),
+    Face("wqy-microhei.ttc"),
+    Face("DroidSansFallbackFull.ttf"),
+)
+OTHERS = (
+    Face("DejaVuSans.ttf"),
+    Face("NotoSans-Regular.ttf"),
+    Face("segoeui.ttf"),
+    Face("Arial Unicode.ttf"),
+    Face("arial.ttf"),
+    Face("seguisym.ttf"),
+    Face("Nirmala.ttf"),
+    Face("leelawui.ttf"),
+    Face("Kohinoor.ttc"),
+    Face("Thonburi.ttc"),
+)
+
+KANA = re.compile("[\u3040-\u30ff]")
+HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
+PROBE_SIZE = 24
+NO_CHARACTER = "\U0010ffff"
+
+
+def faces_for(text: str) -> tuple[Face, ...]:
+    """The faces to try for a text, in order. Pillow's own comes first: Latin looks the same everywhere."""
+    if KANA.search(text):
+        regional = JAPANESE + KOREAN + CHINESE
+    elif HANGUL.search(text):
+        regional = KOREAN + CHINESE + JAPANESE
+    else:
+        regional = CHINESE + JAPANESE + KOREAN
+    return (BUILT_IN, *regional, *OTHERS)
+
+
+class Type:
+    """Text set at one size in the faces that draw it.
+
+    faces: None takes those that suit `sample`.
+    """
+
+    def __init__(self, size: int, sample: str = "", faces: Sequence[Face] | None = None):
+        self.size = size
+        self.faces = tuple(faces_for(sample) if faces is None else faces)
+
+    def legible(self, text: str) -> str:
+        """The text on one line, without what no face draws."""
+        text = unicodedata.normalize("NFC", " ".join(text.split()))
+        return " ".join("".join(c for c in text if c == " " or self._face(c)).split())
+
+    def width(self, text: str) -> float:
+        return sum(font.getlength(part) for font, part in self._runs(text))
+
+    def draw(self, draw: ImageDraw.ImageDraw, left: float, baseline: float, text: str, fill: object) -> None:
+        for font, part in self._runs(text):
+            draw.text((left, baseline), part, font=font, fill=fill, anchor="ls")
+            left += font.getlength(part)
+
+    def _face(self, character: str) -> Face | None:
+        return next((face for face in self.faces if _draws(face, character)), None)
+
+    def _runs(self, text: str) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+        runs: list[tuple[Face, str]] = []
+        for character in text:
+            # A space stays in the run it is in, so that a line is not cut at every word.
+            face = runs[-1][0] if runs and character == " " else self._face(character) or self.faces[0]
+            if runs and runs[-1][0] == face:
+                runs[-1] = (face, runs[-1][1] + character)
+            else:
+                runs.append((face, character))
+        return [(font, part) for face, part in runs if (font := _font(face, self.size))]
+
+
+@lru_cache(maxsize=None)
+def _font(face: Face, size: int) -> ImageFont.FreeTypeFont | None:
+    if face == BUILT_IN:
+        font = ImageFont.load_default(size)
+        return font if isinstance(font, ImageFont.FreeTypeFont) else None
+    if size != PROBE_SIZE:
+        font_found = _font(face, PROBE_SIZE)  # one search through the folders, whatever the size
+        return font_found and font_found.font_variant(size=size)
+    try:
+        return ImageFont.truetype(face.file, size, face.index)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _draws(face: Face, character: str) -> bool:
+    font = _font(face, PROBE_SIZE)
+    if font is None:
+        return False
+    ink = _ink(font, character)
+    return any(ink) and ink != _ink(font, NO_CHARACTER)
+
+
+def _ink(font: ImageFont.FreeTypeFont, character: str) -> bytes:
+    picture = Image.new("L", (PROBE_SIZE * 2, PROBE_SIZE * 2))
+    ImageDraw.Draw(picture).text((PROBE_SIZE // 2, PROBE_SIZE // 2), character, fill=255, font=font)
+    return picture.tobytes()
