@@ -1,0 +1,122 @@
+"""Still -> the bytes of a PNG or JPEG, without metadata."""
+
+from __future__ import annotations
+
+import bisect
+import io
+import math
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import HostingError
+from .types import Still
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+# Up to a megapixel PNG is quick and small enough; above, JPEG at 98 without chroma subsampling is 20-60
+# times faster, and no photograph we measured comes back under 44 dB.
+LOSSLESS_PIXELS = 1 << 20
+
+# (quality, chroma subsampling), best first. Below 94 a photograph keeps more of itself for the same bytes
+# with half the colour resolution and finer steps.
+LADDER = [(q, "4:4:4") for q in (98, 97, 96, 95, 94)] + [
+    (q, "4:2:0") for q in (96, 95, 94, 93, 92, 90, 88, 86, 84, 82, 80, 77, 74, 70, 65, 60)
+]
+
+# A size is estimated from this share of the rows, and aimed this far under the limit.
+SAMPLE_BANDS = 16
+BAND_ROWS = 16
+AIM = 0.96
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """data: the file. note: a sentence when the picture had to be scaled. width, height: as encoded."""
+
+    data: bytes
+    content_type: str
+    note: str | None
+    width: int
+    height: int
+
+
+def encode(still: Still, limit: int | None) -> Encoded:
+    """The still as a file.
+
+    limit: the most bytes it may have; met by lowering the quality first and the size in pixels last.
+    None: PNG for small stills, JPEG of at least 42 dB PSNR on photographs for large ones.
+
+    Raises HostingError if the limit is too low for any picture.
+    """
+    from PIL import Image
+
+    height, width = still.pixels.shape[:2]
+    picture = Image.fromarray(still.pixels)
+    if width * height <= LOSSLESS_PIXELS and (limit is None or _png_bound(width, height) <= limit):
+        return Encoded(_png(picture), "image/png", None, width, height)
+    if limit is None:
+        return Encoded(_jpeg(picture, *LADDER[0]), "image/jpeg", None, width, height)
+    data, size = _fit(picture, still.name, limit)
+    note = None
+    if size != (width, height):
+        note = (
+            f"{still.name} was scaled from {width}×{height} to {size[0]}×{size[1]} to fit its {limit / 2**20:.1f} MiB "
+            "of the request: a bucket (RUNCOMFY_KLING_S3_BUCKET) or a public address "
+            "(RUNCOMFY_KLING_PUBLIC_ORIGIN) would carry it whole."
+        )
+    return Encoded(data, "image/jpeg", note, *size)
+
+
+def _fit(picture: Picture, name: str, limit: int) -> tuple[bytes, tuple[int, int]]:
+    """The best JPEG of at most `limit` bytes, and its size in pixels."""
+    from PIL import Image
+
+    scaled = picture
+    while True:
+        sample, share = _sample(scaled)
+        rungs = range(len(LADDER))
+        likely = bisect.bisect_left(
+            rungs, True, key=lambda rung: len(_jpeg(sample, *LADDER[rung])) <= AIM * limit * share
+        )
+        for rung in rungs[likely:]:
+            data = _jpeg(scaled, *LADDER[rung])
+            if len(data) <= limit:
+                return data, scaled.size
+        smallest = len(_jpeg(sample, *LADDER[-1])) / share
+        factor = min(0.9, math.sqrt(AIM * limit / smallest)) * scaled.width / picture.width
+        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        if max(size) < 16:
+            raise HostingError(f"{name} cannot be made to fit into {limit} bytes: send fewer or smaller media.")
+        scaled = picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _sample(picture: Picture) -> tuple[Picture, float]:
+    """Bands of rows spread over the picture, and the share of it that they are."""
+    from PIL import Image
+
+    if picture.height <= 2 * SAMPLE_BANDS * BAND_ROWS:
+        return picture, 1.0
+    sample = Image.new("RGB", (picture.width, SAMPLE_BANDS * BAND_ROWS))
+    for band in range(SAMPLE_BANDS):
+        top = band * (picture.height - BAND_ROWS) // (SAMPLE_BANDS - 1)
+        sample.paste(picture.crop((0, top, picture.width, top + BAND_ROWS)), (0, band * BAND_ROWS))
+    return sample, sample.height / picture.height
+
+
+def _jpeg(picture: Picture, quality: int, subsampling: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=quality, subsampling=subsampling)
+    return file.getvalue()
+
+
+def _png(picture: Picture) -> bytes:
+    file = io.BytesIO()
+    # After PNG's row filters run lengths are worth finding, longer matches are not: as small, a quarter faster.
+    picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    return file.getvalue()
+
+
+def _png_bound(width: int, height: int) -> int:
+    return (3 * width + 1) * height * 1001 // 1000 + 4096
