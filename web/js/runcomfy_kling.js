@@ -1,6 +1,9 @@
 /** The pack's extension: what ComfyUI calls, and nothing else. */
 
 import { app } from "../../../scripts/app.js";
+import { el } from "./dom.js";
+import { addStoryboardEditor } from "./storyboard.js";
+import { loadTexts } from "./text.js";
 
 const GENERATIONS = new Set(["RunComfyKlingTextToVideo", "RunComfyKlingImageToVideo", "RunComfyKlingFetchVideo"]);
 const LINK_COLOURS = { KLING_STORYBOARD: "#4db6ac", KLING_ELEMENTS: "#f48fb1" };
@@ -21,10 +24,15 @@ function keepVariation(node) {
 
 app.registerExtension({
   name: "RunComfy.Kling",
+  async init() {
+    document.head.append(el("link", { rel: "stylesheet", href: new URL("../css/runcomfy_kling.css", import.meta.url) }));
+    await loadTexts();
+  },
   setup() {
     colourLinks();
   },
   nodeCreated(node) {
+    if (node.comfyClass === "RunComfyKlingStoryboard") addStoryboardEditor(node);
     if (!GENERATIONS.has(node.comfyClass)) return;
     // Nodes 2.0 of early frontends otherwise takes the clip for a picture.
     node.previewMediaType = "video";

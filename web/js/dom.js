@@ -1,0 +1,81 @@
+/** Elements, and how they live on ComfyUI's canvas. */
+
+import { app } from "../../../scripts/app.js";
+
+/**
+ * An element. Text only ever becomes text: there is no way here to pass HTML.
+ * @param {string} tag with classes, such as `button.rck-icon`
+ * @param {object} properties `on*` are listeners, the others attributes; true is a bare one, null and false none
+ * @param {...(Node|string)} children
+ */
+export function el(tag, properties = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const element = document.createElement(name);
+  element.classList.add(...classes);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else setAttribute(element, key, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+export function setAttribute(element, name, value) {
+  if (value === null || value === undefined || value === false) element.removeAttribute(name);
+  else element.setAttribute(name, value === true ? "" : value);
+}
+
+export function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+const scrolls = (element, root) => {
+  for (let part = element; part && part !== root.parentElement; part = part.parentElement) {
+    if (part.scrollHeight > part.clientHeight + 1 && /auto|scroll/.test(getComputedStyle(part).overflowY)) return true;
+  }
+  return false;
+};
+
+/** Keeps what is done inside an element on a node from moving, deleting or zooming nodes, and panning still pans. */
+export function settle(element) {
+  const forward = (event, pressed, handle) => {
+    if (pressed) app.canvas[handle](event);
+    event.stopPropagation();
+  };
+  element.addEventListener("pointerdown", (event) => forward(event, event.button === 1, "processMouseDown"));
+  element.addEventListener("pointermove", (event) => forward(event, event.buttons & 4, "processMouseMove"));
+  element.addEventListener("pointerup", (event) => forward(event, event.button === 1, "processMouseUp"));
+  element.addEventListener("wheel", (event) => {
+    event.stopPropagation();
+    if (!event.ctrlKey && scrolls(event.target, element)) return;
+    event.preventDefault();
+    app.canvas.processMouseWheel(event);
+  });
+  element.addEventListener("keydown", (event) => {
+    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+  });
+}
+
+let widgets = 0;
+
+/**
+ * Puts an element on a node as its last widget, saved neither in the workflow nor in the prompt.
+ * @param {() => number} minHeight in graph units
+ */
+export function addPanel(node, name, element, minHeight) {
+  settle(element);
+  // Nodes 2.0 would keep showing the element of a node that undo replaced, were the name the same.
+  const widget = node.addDOMWidget(`${name}_${++widgets}`, name, element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: minHeight,
+  });
+  widget.serialize = false;
+  return widget;
+}
+
+/** Makes what was changed since the last call one step of ComfyUI's undo. */
+export function recordChange() {
+  app.canvas.emitBeforeChange();
+  app.canvas.emitAfterChange();
+}
