@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,26 +20,26 @@ from .scenery import scenery
 from .sound import RATE, soundtrack
 
 FPS = 24
-SLACK = 1.3  # how much larger than the frame a ground is, so that the camera can move without softness
 DRIFT = 0.011  # of the frame, a second
 END_HELD_SECONDS = 0.5
+AHEAD = 6  # frames drawn while the encoder is busy
 
 
 class Move(NamedTuple):
-    """How a shot is framed: its widest view as a part of the ground, and where the camera drifts."""
+    """How a shot is framed: the part of the ground in view at first, and which way the camera drifts."""
 
     view: float
-    zoom: float
-    right: float
-    down: float
+    nearer: float
+    right: float = 0.0
+    down: float = 0.0
 
 
 MOVES = (
-    Move(1.0, 1.0, 0.0, 0.0),
-    Move(0.84, 0.2, 1.0, 0.0),
-    Move(0.88, -1.0, 0.0, 0.0),
-    Move(0.84, 0.3, -0.8, 0.2),
-    Move(0.86, 0.3, 0.0, -1.0),
+    Move(1.0, 1.0),
+    Move(0.86, 0.2, right=1.0),
+    Move(0.83, -1.0),
+    Move(0.86, 0.2, right=-0.9),
+    Move(0.84, 0.3, down=-0.9),
 )
 
 
@@ -46,7 +49,7 @@ def render(plan: Plan, path: Path) -> None:
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         video = container.add_stream(
-            "libx264", rate=FPS, options={"preset": "superfast", "crf": "21", "bf": "0"}
+            "libx264", rate=FPS, options={"preset": "superfast", "crf": "24", "bf": "0"}
         )
         video.width, video.height = plan.size
         video.pix_fmt = "yuv420p"
@@ -73,48 +76,65 @@ def cuts(plan: Plan) -> list[int]:
 
 def frames(plan: Plan) -> Iterator[Image.Image]:
     """Every frame in order, RGB at plan.size."""
-    clock = Type(round(15 * min(plan.size) / 720))
-    start = _ground(plan.start, plan) if plan.start else None
-    end = _ground(plan.end, plan) if plan.end else None
+    ahead: deque[Future[Image.Image]] = deque()
+    with ThreadPoolExecutor(2) as pool:
+        for drawing in _drawings(plan):
+            ahead.append(pool.submit(drawing))
+            if len(ahead) > AHEAD:
+                yield ahead.popleft().result()
+        for frame in ahead:
+            yield frame.result()
+
+
+def _drawings(plan: Plan) -> Iterator[Callable[[], Image.Image]]:
+    start, end = _ground(plan.start, plan.size), _ground(plan.end, plan.size)
+    opening = plan.shots[0].prompt
     number = 0
     for index, shot in enumerate(plan.shots):
-        ground = start or _ground(scenery(f"{index} {shot.prompt}", _grown(plan.size)), plan)
+        ground = start or scenery(opening, index, plan.size)
         layer = caption(plan, index)
         parts = [(layer.crop(box), box[:2]) for box in _inked(layer)]
         for step in range(shot.seconds * FPS):
-            box = _camera(MOVES[index % len(MOVES)], ground.size, step / FPS, shot.seconds)
-            frame = ground.resize(plan.size, Image.Resampling.BILINEAR, box)
-            if end and (share := _nearness_to_end(plan, number / FPS)):
-                frame = Image.blend(frame, end.resize(plan.size, Image.Resampling.BILINEAR, box), share)
-            for part, corner in parts:
-                frame.paste(part, corner, part)
-            _add_progress(frame, plan, number, clock)
-            yield frame
+            view = _view(MOVES[index % len(MOVES)], step / FPS, shot.seconds)
+            share = _nearness_to_end(plan, number / FPS) if end else 0.0
+            yield partial(_drawn, plan, ground, end, share, view, parts, number)
             number += 1
 
 
-def _grown(size: tuple[int, int]) -> tuple[int, int]:
-    return round(size[0] * SLACK), round(size[1] * SLACK)
+def _drawn(
+    plan: Plan,
+    ground: Image.Image,
+    end: Image.Image | None,
+    share: float,
+    view: tuple[float, float, float, float],
+    parts: list[tuple[Image.Image, tuple[int, int]]],
+    number: int,
+) -> Image.Image:
+    width, height = plan.size
+    box = (view[0] * width, view[1] * height, view[2] * width, view[3] * height)
+    frame = ground.resize(plan.size, Image.Resampling.BILINEAR, box)
+    if end and share:
+        frame = Image.blend(frame, end.resize(plan.size, Image.Resampling.BILINEAR, box), share)
+    for part, corner in parts:
+        frame.paste(part, corner, part)
+    _add_progress(frame, plan, number)
+    return frame
 
 
-def _ground(picture: Picture, plan: Plan) -> Image.Image:
+def _ground(picture: Picture | None, size: tuple[int, int]) -> Image.Image | None:
     if isinstance(picture, Remote):
-        picture = placeholder(picture, plan.size)
-    return ImageOps.fit(picture, _grown(plan.size), Image.Resampling.LANCZOS)
+        return placeholder(picture, size)
+    return picture and ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
-def _camera(
-    move: Move, ground: tuple[int, int], seconds: float, length: int
-) -> tuple[float, float, float, float]:
-    """The part of the ground in view, as a box in its pixels."""
-    width, height = ground
-    travel = DRIFT * (seconds - (0 if move.zoom > 0 else length) * abs(move.zoom >= 1 or move.zoom < 0))
-    view = max(min(move.view - move.zoom * travel, 1.0), 0.5)
+def _view(move: Move, seconds: float, length: int) -> tuple[float, float, float, float]:
+    """The part of the ground in view: left, top, right, bottom from 0 to 1."""
+    view = min(max(move.view - move.nearer * DRIFT * seconds, 0.5), 1.0)
     slide = DRIFT * (seconds - length / 2)
-    x = (1 - view) / 2 + move.right * slide
-    y = (1 - view) / 2 + move.down * slide
-    x, y = (min(max(place, 0.0), 1 - view) for place in (x, y))
-    return x * width, y * height, (x + view) * width, (y + view) * height
+    room = (1 - view) / 2
+    left = room + min(max(move.right * slide, -room), room)
+    top = room + min(max(move.down * slide, -room), room)
+    return left, top, left + view, top + view
 
 
 def _nearness_to_end(plan: Plan, seconds: float) -> float:
@@ -127,7 +147,7 @@ def _nearness_to_end(plan: Plan, seconds: float) -> float:
 
 
 def _inked(layer: Image.Image) -> list[tuple[int, int, int, int]]:
-    """The upper and the lower part of a layer, each cut to what is drawn there: the rest need not be mixed."""
+    """The upper and the lower part of a layer, each cut to what is drawn there, the only part to mix."""
     middle = layer.height // 2
     boxes = []
     for top, foot in ((0, middle), (middle, layer.height)):
@@ -136,7 +156,7 @@ def _inked(layer: Image.Image) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-def _add_progress(frame: Image.Image, plan: Plan, number: int, clock: Type) -> None:
+def _add_progress(frame: Image.Image, plan: Plan, number: int) -> None:
     """The time, and a bar with a segment for every shot."""
     width, height = frame.size
     unit = min(frame.size) / 720
@@ -145,10 +165,11 @@ def _add_progress(frame: Image.Image, plan: Plan, number: int, clock: Type) -> N
     draw = ImageDraw.Draw(frame)
     scale = (width - 2 * margin) / plan.seconds
     now = margin + (number + 1) / FPS * scale
-    for begin, shot in zip([0, *cuts(plan)], plan.shots):
+    for begin, shot in zip([0, *cuts(plan)], plan.shots, strict=True):
         left, right = margin + begin * scale, margin + (begin + shot.seconds) * scale - gap
         draw.rectangle((left, top, right, top + thick - 1), fill=(128, 128, 128))
         if now > left:
             draw.rectangle((left, top, min(now, right), top + thick - 1), fill=AMBER)
+    clock = Type(round(15 * unit))
     text = timecode(number / FPS, FPS)
     clock.draw(draw, width - margin - clock.width(text), height - round(46 * unit), text, WHITE)

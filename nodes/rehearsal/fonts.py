@@ -8,17 +8,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 
 class Face(NamedTuple):
-    """A font file by the name it ships under, searched by Pillow in the system's folders, and its face."""
+    """A font file by the name it ships under, which Pillow finds in the system, and its number in there."""
 
     file: str
-    index: int = 0
+    number: int = 0
 
 
 BUILT_IN = Face("")
@@ -93,7 +93,9 @@ class Type:
     def width(self, text: str) -> float:
         return sum(font.getlength(part) for font, part in self._runs(text))
 
-    def draw(self, draw: ImageDraw.ImageDraw, left: float, baseline: float, text: str, fill: object) -> None:
+    def draw(
+        self, draw: ImageDraw.ImageDraw, left: float, baseline: float, text: str, fill: tuple[int, ...]
+    ) -> None:
         for font, part in self._runs(text):
             draw.text((left, baseline), part, font=font, fill=fill, anchor="ls")
             left += font.getlength(part)
@@ -113,7 +115,7 @@ class Type:
         return [(font, part) for face, part in runs if (font := _font(face, self.size))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _font(face: Face, size: int) -> ImageFont.FreeTypeFont | None:
     if face == BUILT_IN:
         font = ImageFont.load_default(size)
@@ -122,7 +124,7 @@ def _font(face: Face, size: int) -> ImageFont.FreeTypeFont | None:
         font_found = _font(face, PROBE_SIZE)  # one search through the folders, whatever the size
         return font_found and font_found.font_variant(size=size)
     try:
-        return ImageFont.truetype(face.file, size, face.index)
+        return ImageFont.truetype(face.file, size, face.number)
     except OSError:
         return None
 

@@ -126,7 +126,7 @@ def _still(content: bytes, *, video: bool) -> Image.Image:
 
         with av.open(io.BytesIO(content)) as container:
             return next(container.decode(video=0)).to_image()
-    picture = Image.open(io.BytesIO(content))
+    picture: Image.Image = Image.open(io.BytesIO(content))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         ground = Image.new("RGBA", picture.size, "white")

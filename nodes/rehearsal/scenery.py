@@ -33,10 +33,11 @@ LIGHTS = (
 RIDGES = 5
 
 
-def scenery(content: str, size: tuple[int, int]) -> Image.Image:
-    """The same ground for the same content, at `size` (width, height)."""
-    random = np.random.default_rng(list(hashlib.sha256(content.encode()).digest()[:8]))
-    light = LIGHTS[random.integers(len(LIGHTS))]
+def scenery(content: str, shot: int, size: tuple[int, int]) -> Image.Image:
+    """A ground of `size` (width, height), its own for every content and shot; the light changes at a cut."""
+    seed = int.from_bytes(hashlib.sha256(content.encode()).digest()[:8], "big")
+    random = np.random.default_rng((seed, shot))
+    light = LIGHTS[(seed + shot) % len(LIGHTS)]
     width, height = size
     unit = min(size)
     x = np.arange(width, dtype=np.float32)

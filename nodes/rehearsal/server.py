@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 import socketserver
 import tempfile
@@ -135,10 +136,8 @@ class RehearsalServer:
             self._changed.notify_all()
         self._http.shutdown()
         for connection in list(self._http.open_sockets):
-            try:
+            with contextlib.suppress(OSError):  # the client was faster
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # the client was faster
         self._http.server_close()
 
     __enter__ = start
@@ -161,7 +160,7 @@ class RehearsalServer:
         self._set(_work_held=False)
 
     def wait_for(self, predicate: Callable[[], Any], timeout: float = 30.0) -> Any:
-        """The first true value of `predicate`, asked after every call and change of state; else TimeoutError."""
+        """The first true value of `predicate`, asked after every call and every change, or TimeoutError."""
         with self._changed:
             value = self._changed.wait_for(predicate, timeout)
         if not value:
