@@ -60,18 +60,26 @@ let widgets = 0;
 
 /**
  * Puts an element on a node as its last widget, saved neither in the workflow nor in the prompt.
- * @param {() => number} minHeight in graph units
+ * @param {() => number} getMinHeight in graph units
+ * @param {() => number} [getMaxHeight] without it, the panel takes what room the node has left
  */
-export function addPanel(node, name, element, minHeight) {
+export function addPanel(node, name, element, getMinHeight, getMaxHeight) {
   settle(element);
   // Nodes 2.0 would keep showing the element of a node that undo replaced, were the name the same.
   const widget = node.addDOMWidget(`${name}_${++widgets}`, name, element, {
     serialize: false,
     hideOnZoom: false,
-    getMinHeight: minHeight,
+    getMinHeight,
+    getMaxHeight,
   });
   widget.serialize = false;
   return widget;
+}
+
+/** Gives a node the height its widgets need, where it has less. */
+export function grow(node) {
+  const [width, height] = node.computeSize();
+  if (node.size[1] < height) node.setSize([Math.max(node.size[0], width), height]);
 }
 
 /** Makes what was changed since the last call one step of ComfyUI's undo. */

@@ -2,17 +2,25 @@
 
 import { app } from "../../../scripts/app.js";
 import { el } from "./dom.js";
+import { addLivePanel, showAll, watch } from "./live.js";
 import { addStoryboardEditor } from "./storyboard.js";
 import { loadTexts } from "./text.js";
 
 const GENERATIONS = new Set(["RunComfyKlingTextToVideo", "RunComfyKlingImageToVideo", "RunComfyKlingFetchVideo"]);
+// Nodes 2.0 takes the same colours from css/runcomfy_kling.css.
 const LINK_COLOURS = { KLING_STORYBOARD: "#4db6ac", KLING_ELEMENTS: "#f48fb1" };
 
 function colourLinks() {
-  for (const [type, colour] of Object.entries(LINK_COLOURS)) {
-    app.canvas.default_connection_color_byType[type] = colour;
-    app.canvas.constructor.link_type_colors[type] = colour;
-    document.documentElement.style.setProperty(`--color-datatype-${type}`, colour);
+  for (const colours of [app.canvas.default_connection_color_byType, app.canvas.constructor.link_type_colors]) {
+    for (const [type, ours] of Object.entries(LINK_COLOURS)) {
+      let palette = "";
+      // Loading a palette writes an empty colour for every type it does not know.
+      Object.defineProperty(colours, type, {
+        enumerable: true,
+        get: () => palette || ours,
+        set: (colour) => (palette = colour),
+      });
+    }
   }
 }
 
@@ -28,8 +36,9 @@ app.registerExtension({
     document.head.append(el("link", { rel: "stylesheet", href: new URL("../css/runcomfy_kling.css", import.meta.url) }));
     await loadTexts();
   },
-  setup() {
+  async setup() {
     colourLinks();
+    await watch();
   },
   nodeCreated(node) {
     if (node.comfyClass === "RunComfyKlingStoryboard") addStoryboardEditor(node);
@@ -37,5 +46,9 @@ app.registerExtension({
     // Nodes 2.0 of early frontends otherwise takes the clip for a picture.
     node.previewMediaType = "video";
     keepVariation(node);
+    addLivePanel(node);
+  },
+  afterConfigureGraph() {
+    showAll();
   },
 });

@@ -1,6 +1,6 @@
 /** The storyboard editor: shots as cards under a time bar, written into the node's plain `script`. */
 
-import { addPanel, el, recordChange, setAttribute, setText } from "./dom.js";
+import { addPanel, el, grow, recordChange, setAttribute, setText } from "./dom.js";
 import { parse, print, problems, SHOT, TOTAL, totalSeconds } from "./script.js";
 import { t } from "./text.js";
 import { layout, moveBorder, newShotSeconds, reorder } from "./timebar.js";
@@ -13,10 +13,7 @@ const NODE_WIDTH = 420;
 export function addStoryboardEditor(node) {
   const script = node.widgets.find(({ name }) => name === "script");
   script.hidden = script.options.hidden = true;
-  const editor = new StoryboardEditor(script, () => {
-    const [width, height] = node.computeSize();
-    if (node.size[1] < height) node.setSize([Math.max(node.size[0], width), height]);
-  });
+  const editor = new StoryboardEditor(script, () => grow(node));
   addPanel(node, "storyboard_editor", editor.element, () => editor.height);
   node.setSize([Math.max(node.size[0], NODE_WIDTH), node.computeSize()[1]]);
 }

@@ -9,12 +9,14 @@ export async function loadTexts() {
   languages = await api.getCustomNodesI18n();
 }
 
+export const locale = () => app.extensionManager.setting.get("Comfy.Locale") ?? "en";
+
 const find = (language, path) =>
   path.split(".").reduce((texts, key) => texts?.[key], languages[language]?.runcomfyKling);
 
 /** The text under `path`, its `{name}` places filled from `values`. English where a language lacks it. */
 export function t(path, values = {}) {
-  const locale = app.extensionManager.setting.get("Comfy.Locale") ?? "en";
-  const text = find(locale, path) ?? find(locale.split("-")[0], path) ?? find("en", path) ?? path;
+  const language = locale();
+  const text = find(language, path) ?? find(language.split("-")[0], path) ?? find("en", path) ?? path;
   return text.replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 }

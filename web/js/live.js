@@ -1,0 +1,176 @@
+/** The panel on generation nodes: what a run does now, and what the next one costs. */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { addPanel, el, grow, setAttribute, setText } from "./dom.js";
+import { describe, isOf, isRunning, merge } from "./progress.js";
+import { costOf } from "./quote.js";
+import { locale, t } from "./text.js";
+import { nodeAt, nodesIn, promptOf, termsOf } from "./upstream.js";
+
+const ROW = 24;
+const MARGIN = 20; // ComfyUI's, above and below an element on a node
+const SETTLE_MS = 300;
+
+const states = new Map();
+const panels = new Map();
+let clock = null;
+let pending = null;
+
+export function addLivePanel(node) {
+  const panel = new Panel(node);
+  panels.set(node, panel);
+  const { onRemoved } = node;
+  node.onRemoved = function (...args) {
+    onRemoved?.apply(this, args);
+    panel.observer.disconnect();
+    panels.delete(node);
+  };
+}
+
+/** Follows the server's events and the graph's changes. Called once. */
+export function watch() {
+  api.addEventListener("runcomfy_kling.progress", ({ detail }) => take(detail));
+  api.addEventListener("reconnected", catchUp);
+  api.addEventListener("graphChanged", refreshCosts);
+  return catchUp();
+}
+
+/** Shows what is known on the nodes of a graph that was just loaded. */
+export function showAll() {
+  states.forEach(show);
+  refreshCosts();
+}
+
+/** Asks for the states of all runs: a page that was reloaded has missed its events. */
+async function catchUp() {
+  const answer = await api.fetchApi("/runcomfy_kling/progress").catch(() => null);
+  if (!answer?.ok) return;
+  const { nodes } = await answer.json();
+  Object.values(nodes).forEach(take);
+}
+
+function take(state) {
+  if (!merge(states, { ...state, received_at: performance.now() })) return;
+  show(states.get(state.node));
+  if (!isRunning(state)) refreshCosts();
+}
+
+function show(state) {
+  if (!isOf(state, app.graph?.rootGraph?.id ?? app.graph?.id)) return;
+  panels.get(nodeAt(app.rootGraph ?? app.graph, state.node))?.setState(state);
+  tick();
+}
+
+/** Keeps elapsed times going while anything runs. */
+function tick() {
+  const running = [...panels.values()].filter(({ state }) => state && isRunning(state));
+  if (running.length && !clock) clock = setInterval(tick, 1000);
+  if (!running.length && clock) clock = clearInterval(clock) ?? null;
+  running.forEach((panel) => panel.renderState());
+}
+
+function refreshCosts() {
+  clearTimeout(pending);
+  if (!panels.size) return;
+  pending = setTimeout(() => {
+    const seen = new Set();
+    for (const { id, hosts, node } of nodesIn(app.rootGraph ?? app.graph, (one) => panels.has(one))) {
+      // Two instances of one subgraph share their nodes: the first speaks for all.
+      if (!seen.has(node)) panels.get(node).setTerms(id, promptOf({ hosts, node }));
+      seen.add(node);
+    }
+  }, SETTLE_MS);
+}
+
+const dollars = (usd) => new Intl.NumberFormat(locale(), { style: "currency", currency: "USD" }).format(usd);
+
+class Panel {
+  constructor(node) {
+    this.node = node;
+    this.hasCost = node.comfyClass !== "RunComfyKlingFetchVideo";
+    this.height = this.hasCost ? ROW : 0;
+    this.build();
+    addPanel(node, "live", this.element, () => this.height + MARGIN, () => this.height + MARGIN);
+    this.observer = new ResizeObserver(() => {
+      const { offsetHeight } = this.inner;
+      if (!offsetHeight || offsetHeight === this.height) return;
+      this.height = offsetHeight;
+      grow(node);
+    });
+    this.observer.observe(this.inner);
+  }
+
+  build() {
+    this.title = el("span.rck-live-title");
+    this.time = el("span.rck-live-time");
+    this.bar = el("div.rck-live-bar", { role: "progressbar", "aria-valuemin": "0", "aria-valuemax": "100" }, el("i"));
+    this.request = el("code");
+    this.copy = el(
+      "button.rck-icon",
+      { type: "button", title: t("live.copy"), "aria-label": t("live.copy"), onclick: () => this.copyId() },
+      el("i.pi.pi-copy", { "aria-hidden": "true" }),
+    );
+    this.message = el("p.rck-live-message");
+    this.run = el(
+      "div.rck-live-run",
+      { hidden: true },
+      el("div.rck-row", { "aria-live": "polite" }, el("i.rck-dot", { "aria-hidden": "true" }), this.title),
+      this.bar,
+      el("div.rck-row.rck-request", {}, this.request, this.copy),
+      this.message,
+    );
+    this.run.firstChild.after(this.time);
+    this.terms = el("span.rck-live-terms");
+    this.cost = el("output.rck-live-cost", { title: t("cost.title") });
+    this.inner = el("div.rck-live-inner", {}, this.run);
+    if (this.hasCost) this.inner.append(el("div.rck-row.rck-cost", {}, this.terms, this.cost));
+    this.element = el("section.rck.rck-live", { "aria-label": t("live.label") }, this.inner);
+  }
+
+  async copyId() {
+    await navigator.clipboard.writeText(this.state.request_id);
+    const icon = this.copy.firstChild;
+    icon.className = "pi pi-check";
+    this.copy.addEventListener("blur", () => (icon.className = "pi pi-copy"), { once: true });
+  }
+
+  setState(state) {
+    this.state = state;
+    this.run.hidden = false;
+    setText(this.request, state.request_id ?? "");
+    this.request.parentElement.hidden = !state.request_id;
+    setText(this.message, state.message ?? "");
+    this.renderState();
+  }
+
+  renderState() {
+    const { state } = this;
+    const { title, time, share, tone } = describe(state, isRunning(state) ? (performance.now() - state.received_at) / 1000 : 0);
+    const paid = state.stage === "saved" && !state.rehearsal && !state.reused && state.cost_usd !== null;
+    this.run.dataset.tone = tone;
+    setText(this.title, t(`live.${title[0]}`, title[1]));
+    setText(this.time, time ? t(`live.${time[0]}`, time[1]) : paid ? dollars(state.cost_usd) : "");
+    this.bar.hidden = share === null;
+    this.bar.firstChild.style.width = `${(share ?? 0) * 100}%`;
+    setAttribute(this.bar, "aria-valuenow", share === null ? null : String(Math.round(share * 100)));
+  }
+
+  /** What the node would run with; asks for its price when that changed. */
+  async setTerms(id, prompt) {
+    if (!this.hasCost) return;
+    const { tier, seconds, audio } = termsOf(prompt, id);
+    const parts = [seconds && t("cost.seconds", { seconds }), tier, audio !== null && t(audio ? "cost.audio" : "cost.silent")];
+    setText(this.terms, parts.filter(Boolean).join(" · "));
+    const asked = JSON.stringify([prompt, this.state?.stage]);
+    const changed = asked !== this.asked;
+    this.asked = asked;
+    // A figure for other inputs must not stand there while the new one is on its way.
+    if (changed) setText(this.cost, "");
+    const { kind, usd, note } = await costOf(id, prompt);
+    if (this.asked !== asked) return;
+    setText(this.cost, t(`cost.${kind}`, { usd: usd === undefined ? "" : dollars(usd) }));
+    this.cost.dataset.kind = kind;
+    this.cost.title = note || t("cost.title");
+  }
+}

@@ -1,0 +1,52 @@
+/** What the next run of a node costs, asked of the server as the node's inputs change. */
+
+import { api } from "../../../scripts/api.js";
+import { termsOf } from "./upstream.js";
+
+const TASKS = { RunComfyKlingTextToVideo: "text-to-video", RunComfyKlingImageToVideo: "image-to-video" };
+const FRESH_MS = 60_000;
+const quotes = new Map();
+
+async function read(answer) {
+  if (!answer.ok) throw new Error(`${answer.status}`);
+  return answer.json();
+}
+
+/** A quote for these terms: `{usd, from, note}`, usd null where no price is known. */
+async function quote(terms) {
+  const key = new URLSearchParams(terms).toString();
+  const known = quotes.get(key);
+  if (known && performance.now() - known.asked < FRESH_MS) return known.answer;
+  const answer = api.fetchApi(`/runcomfy_kling/quote?${key}`).then(read);
+  quotes.set(key, { asked: performance.now(), answer });
+  return answer.catch(() => {
+    quotes.delete(key);
+    return { usd: null };
+  });
+}
+
+async function isPaid(node, prompt) {
+  try {
+    const answer = await api.fetchApi("/runcomfy_kling/paid", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ node, prompt }),
+    });
+    return (await read(answer)).paid;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * What running a node costs, as keys and values under `cost` in the locales.
+ * @returns {Promise<{kind: string, usd?: number, note?: string}>}
+ */
+export async function costOf(id, prompt) {
+  const { rehearsal, ...terms } = termsOf(prompt, id);
+  if (rehearsal) return { kind: "rehearsal" };
+  if (rehearsal !== null && (await isPaid(id, prompt))) return { kind: "paid" };
+  if (Object.values(terms).includes(null)) return { kind: "unknown" };
+  const { usd, from, note } = await quote({ task: TASKS[prompt[id].class_type], ...terms });
+  return usd === null || usd === undefined ? { kind: "unknown" } : { kind: from ? "from" : "about", usd, note };
+}
