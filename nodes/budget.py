@@ -8,37 +8,38 @@ from .errors import BudgetError
 
 
 class SessionBudget:
-    """The spending of one ComfyUI session, estimated until RunComfy reports it. In USD."""
+    """The spending of one ComfyUI session in USD: estimates until RunComfy reports a cost."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spent: dict[str, float] = {}
+        self._spent = 0.0
+        self._reserved: dict[str, float] = {}
 
-    def reserve(self, generation: str, estimate: float | None, limit: float | None) -> None:
+    def reserve(self, generation: str, estimate: float | None, limit: float) -> None:
         """Set an estimate aside for a generation. Raises BudgetError where that could pass the limit."""
+        name = "RUNCOMFY_KLING_SESSION_BUDGET_USD"
+        if estimate is None:
+            raise BudgetError(
+                f"The price of this clip is not known and a session budget is set ({name} = {limit:g}), so nothing "
+                "was submitted. Try again later, or unset the budget."
+            )
         with self._lock:
-            spent = sum(self._spent.values())
-            if limit is not None and estimate is None:
+            taken = self._spent + sum(self._reserved.values())
+            if taken + estimate > limit:
                 raise BudgetError(
-                    "The price of this clip is not known and a session budget is set "
-                    f"(RUNCOMFY_KLING_SESSION_BUDGET_USD = {limit:g}), so nothing was submitted. "
-                    "Try again later, or unset the budget."
+                    f"This clip may cost {estimate:.2f} USD, and {taken:.2f} USD of the session's budget of {limit:g} "
+                    f"USD are spent or reserved, so nothing was submitted. Raise {name}, or restart ComfyUI to begin "
+                    "a new session."
                 )
-            if limit is not None and spent + (estimate or 0) > limit:
-                raise BudgetError(
-                    f"This clip may cost {estimate:.2f} USD and {spent:.2f} USD of the session's budget of {limit:g} USD "
-                    "are spent or reserved, so nothing was submitted. Raise RUNCOMFY_KLING_SESSION_BUDGET_USD, or "
-                    "restart ComfyUI to begin a new session."
-                )
-            self._spent[generation] = self._spent.get(generation, 0.0) + (estimate or 0)
+            self._reserved[generation] = estimate
 
-    def release(self, generation: str, estimate: float | None) -> None:
-        """Give an estimate back: nothing was accepted, or it was cancelled."""
+    def release(self, generation: str) -> None:
+        """Nothing was accepted, or it was cancelled: give the estimate back."""
         with self._lock:
-            self._spent[generation] = max(0.0, self._spent.get(generation, 0.0) - (estimate or 0))
+            self._reserved.pop(generation, None)
 
-    def settle(self, generation: str, estimate: float | None, cost_usd: float | None) -> None:
-        """Replace an estimate by what RunComfy reports; an estimate stays where it reports nothing."""
-        if cost_usd is not None:
-            with self._lock:
-                self._spent[generation] = max(0.0, self._spent.get(generation, 0.0) - (estimate or 0)) + cost_usd
+    def settle(self, generation: str, cost_usd: float | None) -> None:
+        """It ended: what RunComfy reports takes the estimate's place, or the estimate stays."""
+        with self._lock:
+            if (estimate := self._reserved.pop(generation, None)) is not None:
+                self._spent += estimate if cost_usd is None else cost_usd

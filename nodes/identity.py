@@ -30,7 +30,7 @@ def _identified(part: Any) -> Any:
     if isinstance(part, list):
         return [_identified(value) for value in part]
     if isinstance(part, Still):
-        return {"still": list(part.pixels.shape), "sha256": hashlib.sha256(part.pixels).hexdigest()}
+        return {"still": list(part.pixels.shape), "sha256": hashlib.sha256(part.pixels.data).hexdigest()}
     if isinstance(part, Clip):
         return {"video": _digest(part)}
     if isinstance(part, Link):

@@ -154,9 +154,7 @@ class Ledger:
         """The last entry of a generation, whatever became of it."""
         return self._one("fingerprint = ? ORDER BY id DESC LIMIT 1", fingerprint)
 
-    def open_submission(
-        self, fingerprint: str, *, model_id: str, seconds: int, audio: bool, token: str
-    ) -> Entry:
+    def open_submission(self, fingerprint: str, *, model_id: str, seconds: int, audio: bool, token: str) -> Entry:
         """Note that a submission is about to leave. Committed when this returns. Raises LedgerError."""
         with self._transaction() as db:
             cursor = db.execute(
@@ -166,8 +164,13 @@ class Ledger:
             )
             return _entry(db, "id = ?", cursor.lastrowid)
 
-    def submitted(self, entry_id: int, request_id: str) -> None:
-        self._update(entry_id, state="submitted", request_id=request_id, submitted=time.time())
+    def submitted(self, entry_id: int, request_id: str) -> Entry:
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE generations SET state = 'submitted', request_id = ?, submitted = ? WHERE id = ?",
+                (request_id, time.time(), entry_id),
+            )
+            return _entry(db, "id = ?", entry_id)
 
     def forget(self, entry_id: int) -> None:
         """The submission was clearly refused: nothing happened."""
@@ -200,8 +203,16 @@ class Ledger:
         worked: float | None = None,
         prompt: str | None = None,
     ) -> None:
-        """Note where the clips lie. What is not known this time keeps its earlier value."""
+        """Note where the clips lie. What is not known this time keeps its earlier value.
+
+        A clip that ended after its inputs had been submitted anew stays on record without them.
+        """
         with self._transaction() as db:
+            db.execute(
+                "UPDATE generations SET fingerprint = NULL WHERE id = ? AND fingerprint IN "
+                f"(SELECT fingerprint FROM generations WHERE id != ? AND state IN {LIVE})",
+                (entry_id, entry_id),
+            )
             db.execute(
                 "UPDATE generations SET state = 'saved', cost_usd = coalesce(?, cost_usd), "
                 "worked = coalesce(?, worked), prompt = coalesce(?, prompt), message = '' WHERE id = ?",
@@ -244,7 +255,8 @@ class Ledger:
             if known:
                 state = "saved" if known.files else "submitted"
                 db.execute(
-                    "UPDATE generations SET fingerprint = ?, state = ?, model_id = ?, seconds = ?, audio = ? WHERE id = ?",
+                    "UPDATE generations SET fingerprint = ?, state = ?, model_id = ?, seconds = ?, audio = ? "
+                    "WHERE id = ?",
                     (fingerprint, state, model_id, seconds, audio, known.id),
                 )
                 return _entry(db, "id = ?", known.id)
@@ -339,9 +351,7 @@ class Ledger:
         """One connection for one transaction: nothing is shared between threads, nothing is left open."""
         try:
             self._create()
-            with contextlib.closing(
-                sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            ) as db:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)) as db:
                 db.row_factory = sqlite3.Row
                 # A submission may follow at once, so a commit has to survive a power cut.
                 db.execute("PRAGMA synchronous = FULL")
@@ -353,8 +363,8 @@ class Ledger:
                 self._set_aside()
                 self._refuse_damaged()
             raise LedgerError(
-                f"The record of paid generations, {self.path}, cannot be used ({error}). Nothing was submitted: without "
-                "it a clip could be paid twice. Make its folder writable, or free disk space, and run again."
+                f"The record of paid generations, {self.path}, cannot be used ({error}). Nothing was submitted: "
+                "without it a clip could be paid twice. Make its folder writable, or free disk space, and run again."
             ) from None
 
     def _create(self) -> None:
@@ -418,9 +428,7 @@ def _entry(db: sqlite3.Connection, where: str, *values: Any) -> Any:
 
 
 def _with_files(db: sqlite3.Connection, row: sqlite3.Row) -> Entry:
-    files = db.execute(
-        "SELECT path, size, sha256 FROM files WHERE generation = ? ORDER BY position", (row["id"],)
-    )
+    files = db.execute("SELECT path, size, sha256 FROM files WHERE generation = ? ORDER BY position", (row["id"],))
     fields = dict(row)
     fields["audio"] = None if row["audio"] is None else bool(row["audio"])
     return Entry(**fields, files=tuple(SavedFile(Path(path), size, sha256) for path, size, sha256 in files))

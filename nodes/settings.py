@@ -74,7 +74,9 @@ class Settings:
 def _origin(name: str, url: str) -> str:
     """An https address, or plain http on loopback, without a trailing slash."""
     parts = urlsplit(url)
-    if url and not (parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))):
+    if url and not (
+        parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))
+    ):
         raise InputError(f"{name} is not an https address (plain http works for loopback only).")
     return url.rstrip("/")
 

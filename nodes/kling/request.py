@@ -59,7 +59,7 @@ def build(task: Task, tier: str, values: Mapping[str, Any]) -> Request:
     check_tier(tier)
     endpoint = ENDPOINTS[task, tier]
     check_prompt(values.get("prompt"), values.get("multi_prompt"))
-    check_end_image(tier, values.get("end_image_url"))
+    check_end_image(tier, values.get("end_image_url") is not None)
     check_shot_type(task, tier, values.get("shot_type", "customize"))
     given = dict(values)
     if shots := given.get("multi_prompt"):
@@ -99,19 +99,16 @@ def _converted(name: str, field: Field, value: Any) -> Any:
 
 
 def _number(name: str, field: Field, value: Any) -> int | float:
-    kind = "a whole number" if field.kind == "integer" else "a number"
-    span = f"{name} is {value!r}: it must be {kind} from {field.low:g} to {field.high:g}."
+    low, high = field.low or 0, field.high or 0
+    whole = field.kind == "integer"
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise InputError(span) from None
-    if not math.isfinite(number) or not field.low <= number <= field.high:
-        raise InputError(span)
-    if field.kind == "number":
-        return number
-    if not number.is_integer():
-        raise InputError(span)
-    return int(number)
+        number = math.nan
+    if not low <= number <= high or (whole and not number.is_integer()):
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"{name} is {value!r}: it must be {kind} from {low:g} to {high:g}.")
+    return int(number) if whole else number
 
 
 def _element(element: Element) -> dict[str, Any]:
@@ -135,21 +132,23 @@ def check_prompt(prompt: Any, storyboard: Any) -> None:
         raise InputError("prompt is empty: say what the video shows, or connect a storyboard.")
 
 
-def check_start(start_image: Any, start_image_url: Any) -> None:
+def check_start(has_image: Any, start_image_url: Any) -> None:
+    """has_image: whether start_image is connected; UNKNOWN counts as connected."""
     if start_image_url is UNKNOWN:
         return
     has_url = bool((start_image_url or "").strip())
-    if start_image is not None and has_url:
+    if has_image and has_url:
         raise InputError("start_image and start_image_url are both set: disconnect one or clear the other.")
-    if start_image is None and not has_url:
+    if not has_image and not has_url:
         raise InputError("start_image is missing: connect a still, or put an https address into start_image_url.")
     if has_url:
         check_url("start_image_url", start_image_url)
 
 
-def check_end_image(tier: Any, end_image: Any) -> None:
+def check_end_image(tier: Any, has_image: Any) -> None:
+    """has_image: whether end_image is connected; UNKNOWN counts as connected."""
     able = tiers_with("image-to-video", "end_image_url")
-    if end_image is not None and tier is not UNKNOWN and tier not in able:
+    if has_image and tier is not UNKNOWN and tier not in able:
         raise InputError(f"end_image is not available with tier {tier}: choose {' or '.join(able)}, or disconnect it.")
 
 
@@ -184,9 +183,11 @@ def check_url(name: str, url: Any) -> str:
 
 
 def check_request_id(request_id: Any) -> str:
-    """The request id, trimmed. Raises InputError on anything that no id of RunComfy looks like."""
+    """The request id, trimmed; "" for none. Raises InputError on anything that no id of RunComfy looks like."""
+    if request_id is UNKNOWN:
+        return ""
     request_id = str(request_id).strip()
-    if not REQUEST_ID.fullmatch(request_id):
+    if request_id and not REQUEST_ID.fullmatch(request_id):
         raise InputError(
             "request_id holds characters that no request id has: paste the id alone, letters, digits, - and _, "
             "1 to 128 of them."

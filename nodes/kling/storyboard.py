@@ -1,7 +1,7 @@
 """A storyboard: shots with a length and a prompt each, and the plain-text script that holds them.
 
-    [5s] Wide shot of terraced hills at dusk.
-    [3s] Close on two glasses touching.
+[5s] Wide shot of terraced hills at dusk.
+[3s] Close on two glasses touching.
 """
 
 from __future__ import annotations

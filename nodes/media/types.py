@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
-
 import numpy as np
 
 
@@ -37,4 +35,4 @@ class Link:
     name: str
 
 
-Media = Union[Still, Clip, Link]
+Media = Still | Clip | Link

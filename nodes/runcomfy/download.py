@@ -62,11 +62,19 @@ class Download:
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise NotNow(f"The download broke off ({type(error).__name__}).") from None
 
+    def start_over(self) -> None:
+        """Forget what has arrived: it is not what it should be."""
+        self._validator = ""
+
     def _open(self, url: str, headers: dict[str, str]) -> requests.Response:
         for _ in range(MAX_REDIRECTS + 1):
             self._check(url)
             answer = self._session.get(
-                url, headers=headers, stream=True, allow_redirects=False, timeout=(CONNECT_SECONDS, READ_SECONDS)
+                url,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
             )
             if not answer.is_redirect:
                 return answer

@@ -10,15 +10,17 @@ from typing import Any
 from ..errors import WaitTimeoutError
 from ..threads import off_loop
 from .client import Client, NotNow, Result
-from .pace import Pace, shared_budget
+from .pace import Pace, PollBudget
 
 # No single call may hold a wait up: a trickling answer resets the socket's own time limit for ever.
 CALL_SECONDS = 60
 
+poll_budget = PollBudget()
+
 
 async def asked(call: Callable[..., Any], *args: Any) -> Any:
     """One call in its turn of the budget that all waiting generations share. Raises NotNow when it is slow."""
-    await asyncio.sleep(shared_budget.reserve(time.monotonic()))
+    await asyncio.sleep(poll_budget.reserve(time.monotonic()))
     try:
         return await asyncio.wait_for(off_loop(call, *args), CALL_SECONDS)
     except asyncio.TimeoutError:
@@ -33,8 +35,10 @@ async def wait(
     submitted: float,
     timeout: float,
     show: Callable[..., None],
-) -> tuple[Result, float]:
-    """Poll until the request has ended; return its result and the seconds it was seen to work.
+) -> tuple[Result, float | None]:
+    """Poll until the request has ended; return its result and how many seconds it worked.
+
+    The seconds are None where it had ended before it was first looked at.
 
     submitted: Unix time. timeout: seconds from now until WaitTimeoutError; the request runs on.
     Raises UnavailableError or AccountError when RunComfy says that this account cannot see it.
@@ -42,18 +46,20 @@ async def wait(
     let_go = time.monotonic() + timeout
     working_since = submitted
     failures = 0
+    seen_running = False
     while True:
         after: float | None = None
         queue_position = None
         try:
             status = await asked(client.status, request_id)
             queue_position = status.queue_position
-            if not status.working and not status.ended:
-                working_since = time.time()
             if status.ended:
                 result = await asked(client.result, request_id)
                 if result.state != "pending":
-                    return result, time.time() - working_since
+                    return result, time.time() - working_since if seen_running else None
+            seen_running = True
+            if not status.working and not status.ended:
+                working_since = time.time()
             failures = 0
             show(
                 stage="generating" if status.working or status.ended else "queued",
@@ -63,6 +69,8 @@ async def wait(
         except NotNow as trouble:
             failures += 1
             after = trouble.retry_after
+            if after:
+                poll_budget.pause(time.monotonic(), min(after, CALL_SECONDS))
         left = let_go - time.monotonic()
         if left <= 0:
             raise WaitTimeoutError(

@@ -1,0 +1,203 @@
+"""A generation, from its inputs to a clip on disk: the way that every paid second takes.
+
+    known already? ─▶ host its media ─▶ submit once ─▶ wait ─▶ download ─▶ save
+
+Running the same generation again enters at the door where it stopped last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from .account import Account
+from .budget import SessionBudget
+from .corridor import Corridor, Delivery, log
+from .errors import AccountError, FailedError, LedgerError, RefusedError, UncertainError
+from .identity import fingerprint
+from .kling.request import Request
+from .ledger import Entry
+from .media import host
+from .pricing import estimate
+from .runcomfy.client import GENERATIONS_URL, NotNow, Result
+from .threads import off_loop, start
+from .workspace import Workspace
+
+# Where RunComfy was not reached, or asked to wait, nothing was accepted: asking again cannot pay twice.
+UNREACHED_TRIES = 4
+PAUSE_SECONDS = 5.0
+CANCEL_SECONDS = 5.0
+KILLED = "the process ended before the answer was noted"
+
+session_budget = SessionBudget()
+
+
+async def generate(
+    request: Request, *, variation: int, prefix: str, adopt: str, account: Account, workspace: Workspace
+) -> Delivery:
+    """Deliver the clip of these inputs, submitting it only if it was never submitted before.
+
+    adopt: a request id that is taken as the result of these inputs, or "".
+    Raises KlingError or Stopped.
+    """
+    name = await off_loop(fingerprint, request, variation)
+    return await _Generation(request, name, prefix, adopt, account, workspace).run()
+
+
+class _Generation(Corridor):
+    again = "Running the node again submits it anew."
+
+    def __init__(
+        self, request: Request, name: str, prefix: str, adopt: str, account: Account, workspace: Workspace
+    ) -> None:
+        super().__init__(name, prefix, account, workspace)
+        self.request = request
+        self.adopt = adopt
+        self.facts: dict[str, Any] = {
+            "model_id": request.endpoint.model_id,
+            "seconds": request.seconds,
+            "audio": request.audio,
+        }
+        self.submission: Future[Entry] | None = None
+
+    async def _lead(self) -> bool:
+        self.before = await off_loop(self.ledger.newest, self.name)
+        return await super()._lead()
+
+    async def _entry(self, followed: bool) -> Entry:
+        """The entry that is this generation: adopted, known already, or submitted now."""
+        if self.adopt:
+            return await off_loop(self._adopted)
+        entry = await off_loop(self.ledger.find, self.name)
+        if entry is None:
+            if followed:
+                await off_loop(self._share_outcome)
+            return await self._submit()
+        if entry.state == "submitting":
+            # The lead is ours, so whoever was submitting is dead and took the answer with it.
+            await off_loop(self.ledger.uncertain, entry.id, KILLED)
+            raise UncertainError(_uncertain_sentence(KILLED))
+        if entry.state == "uncertain":
+            raise UncertainError(_uncertain_sentence(entry.message))
+        self.progress.update(request_id=entry.request_id, reused=True)
+        return entry
+
+    def _adopted(self) -> Entry:
+        return self.ledger.adopt(self.name, self.adopt, token=self.account.token, **self.facts)
+
+    def _share_outcome(self) -> None:
+        """A follower does not buy again what failed in front of its eyes."""
+        last = self.ledger.newest(self.name)
+        if last and (self.before is None or last.id > self.before.id) and last.state in ("failed", "cancelled"):
+            words = f": “{last.message}”" if last.message else ""
+            raise FailedError(
+                f"Request {last.request_id}, shared with another node, ended as {last.state}{words}. {self.again}"
+            )
+
+    async def _submit(self) -> Entry:
+        if not self.account.free:
+            await off_loop(self.ledger.check_not_damaged)
+            await off_loop(self._reserve)
+        try:
+            way = await off_loop(host.choose, self.account, self.workspace)
+            body, notes = await off_loop(host.host_all, self.request.body, way)
+            for note in notes:
+                self.progress.note(note)
+            self.progress.update(stage="submitting")
+            return await self._submit_once(body)
+        except BaseException as error:
+            # Once a submission has left, only a clear refusal says that it cost nothing.
+            if self.submission is None or isinstance(error, (RefusedError, AccountError)):
+                session_budget.release(self.name)
+            raise
+
+    def _reserve(self) -> None:
+        if (limit := self.account.settings.budget_usd) is not None:
+            price = estimate(self.account.client, self.ledger, **self.facts)
+            session_budget.reserve(self.name, price.usd, limit)
+
+    async def _submit_once(self, body: dict[str, Any]) -> Entry:
+        """Get one submission accepted. Asked again only where RunComfy clearly accepted nothing."""
+        unreached = 0
+        while True:
+            self.submission = start(self._submit_and_note, body)
+            try:
+                return await asyncio.wrap_future(self.submission)
+            except NotNow as trouble:
+                unreached += trouble.retry_after is None
+                if unreached == UNREACHED_TRIES:
+                    raise RefusedError(
+                        f"{trouble} Nothing was submitted and nothing was spent. Check the connection, then run again."
+                    ) from None
+                self.progress.note(str(trouble))
+                await asyncio.sleep(PAUSE_SECONDS if trouble.retry_after is None else trouble.retry_after)
+
+    def _submit_and_note(self, body: dict[str, Any]) -> Entry:
+        """One step in one thread, which no Stop can split: the paid call and the note of its id."""
+        entry = self.ledger.open_submission(self.name, token=self.account.token, **self.facts)
+        try:
+            request_id = self.account.client.submit(self.request.endpoint.model_id, body)
+        except (NotNow, RefusedError, AccountError):
+            self.ledger.forget(entry.id)
+            raise
+        except BaseException as error:
+            why = str(error) if isinstance(error, UncertainError) else type(error).__name__
+            self.ledger.uncertain(entry.id, why)
+            raise UncertainError(_uncertain_sentence(why)) from None
+        log.info("RunComfy request %s submitted to %s", request_id, self.request.endpoint.model_id)
+        try:
+            return self.ledger.submitted(entry.id, request_id)
+        except LedgerError as error:
+            raise LedgerError(
+                f"Request {request_id} was accepted by RunComfy and is paid, but could not be noted: {error} Once the "
+                "record can be written, put this id into request_id and run: nothing is submitted anew."
+            ) from None
+
+    def _leave(self, stopped: bool) -> None:
+        if self.submission:
+            with contextlib.suppress(Exception):
+                self.submission.result()
+        last = self.lease.leave()
+        if stopped and last and self.lease.try_lead():
+            self._cancel()
+        self.lease.give_up_lead()
+
+    def _cancel(self) -> None:
+        """The last one who waited was stopped: ask once to cancel, and say what became of it."""
+        entry = self.ledger.find(self.name)
+        if entry is None or entry.state != "submitted" or entry.request_id is None:
+            return
+        outcome = self.account.client.cancel(entry.request_id, CANCEL_SECONDS)
+        if outcome:
+            self.ledger.cancelled(entry.id)
+            session_budget.release(self.name)
+            became = "was cancelled. Running the node again submits it anew."
+        elif outcome is False:
+            became = "can no longer be cancelled and runs on. Running the node again takes it up."
+        else:
+            became = "may run on, since RunComfy did not confirm the cancel. Running the node again takes it up."
+        message = f"Request {entry.request_id} {became}"
+        log.info(message)
+        self.progress.update(stage="stopped", request_id=entry.request_id, message=message)
+
+    def _ended(self, entry: Entry, result: Result) -> None:
+        session_budget.settle(self.name, result.cost_usd)
+        super()._ended(entry, result)
+
+    def _durations(self) -> Sequence[float]:
+        return self.ledger.durations(**self.facts)
+
+    def _prompt(self) -> str | None:
+        return self.request.body["prompt"]
+
+
+def _uncertain_sentence(why: str) -> str:
+    return (
+        f"RunComfy may have accepted this submission and charged for it: {why}. Nothing is submitted again for these "
+        f"inputs until that is settled. Look under Generations in RunComfy ({GENERATIONS_URL}). If the clip is there, "
+        "put its request id into request_id and run: nothing is submitted, and the clip becomes the result of these "
+        "inputs. If it is not there, choose another variation."
+    )
