@@ -166,7 +166,8 @@ def _add_progress(frame: Image.Image, plan: Plan, number: int) -> None:
     scale = (width - 2 * margin) / plan.seconds
     now = margin + (number + 1) / FPS * scale
     for begin, shot in zip([0, *cuts(plan)], plan.shots, strict=True):
-        left, right = margin + begin * scale, margin + (begin + shot.seconds) * scale - gap
+        left = margin + begin * scale + (gap if begin else 0)
+        right = margin + (begin + shot.seconds) * scale
         draw.rectangle((left, top, right, top + thick - 1), fill=(128, 128, 128))
         if now > left:
             draw.rectangle((left, top, min(now, right), top + thick - 1), fill=AMBER)

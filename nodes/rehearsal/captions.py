@@ -30,20 +30,26 @@ def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Imag
     prompt, lines = _fitted(shot.prompt, width - 2 * margin, unit, faces)
     leading = round(prompt.size * 1.32)
 
-    layer = Image.new("RGBA", plan.size)
     note_line = height - round(46 * unit)
     prompt_foot = note_line - round(36 * unit)
-    label_line = prompt_foot - leading * len(lines) - round(8 * unit)
-    _shade(layer, round(label_line - 110 * unit))
+    label_line = prompt_foot - leading * len(lines) - round(14 * unit)
+    layer = _shade(plan.size, round(label_line - 140 * unit))
 
-    draw = ImageDraw.Draw(layer)
+    text = Image.new("RGBA", plan.size)
+    draw = ImageDraw.Draw(text)
     count = f"{index + 1}/{len(plan.shots)} · {shot.seconds}s"
-    label.draw(draw, margin, label_line, count, AMBER)
+    chip = (margin, label_line - 28 * unit, margin + label.width(count) + 24 * unit, label_line + 9 * unit)
+    draw.rounded_rectangle(chip, round(8 * unit), fill=AMBER)
+    label.draw(draw, margin + 12 * unit, label_line - round(unit), count, INK)
     for row, line in enumerate(lines):
         baseline = prompt_foot - leading * (len(lines) - 1 - row)
         prompt.draw(draw, margin, baseline, line, WHITE)
     note = _shortened(small, small.legible(plan.note), width - 2 * margin - round(150 * unit))
-    small.draw(draw, margin, note_line, note, (*WHITE, 175))
+    small.draw(draw, margin, note_line, note, (*WHITE, 190))
+    shadow = Image.new("RGBA", plan.size)
+    shadow.putalpha(text.getchannel("A").filter(ImageFilter.GaussianBlur(5 * unit)))
+    layer.alpha_composite(shadow)
+    layer.alpha_composite(text)
 
     _add_elements(layer, plan, unit, faces)
     _add_ribbon(layer, unit, faces)
@@ -53,7 +59,7 @@ def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Imag
 def placeholder(remote: Remote, size: tuple[int, int], faces: Sequence[Face] | None = None) -> Image.Image:
     """A card that stands for a picture which was not fetched, naming its host and file."""
     width, height = size
-    unit = min(size) / 720
+    unit = max(min(size) / 720, 0.34)
     card = Image.new("RGB", size, (44, 50, 60))
     draw = ImageDraw.Draw(card)
     step = max(round(48 * unit), 8)
@@ -63,11 +69,16 @@ def placeholder(remote: Remote, size: tuple[int, int], faces: Sequence[Face] | N
             (49, 56, 67),
         )
     address = urlsplit(remote.url)
-    rows = ((address.hostname or "", 44, WHITE), (address.path.rpartition("/")[2], 28, (170, 180, 194)))
+    rows = (
+        (address.hostname or "", 44, WHITE),
+        (address.path.rpartition("/")[2], 28, (170, 180, 194)),
+        ("not fetched in a rehearsal", 20, (130, 140, 154)),
+    )
     for row, (text, points, colour) in enumerate(rows):
-        kind = Type(max(round(points * unit), 9), text, faces)
+        kind = Type(round(points * unit), text, faces)
         line = _shortened(kind, kind.legible(text), width * 0.86)
-        kind.draw(draw, (width - kind.width(line)) / 2, height * 0.42 + row * 52 * unit, line, colour)
+        baseline = height / 2 + (row * 46 - 40) * unit
+        kind.draw(draw, (width - kind.width(line)) / 2, baseline, line, colour)
     return card
 
 
@@ -110,12 +121,14 @@ def _shortened(kind: Type, text: str, width: float) -> str:
     return f"{text.rstrip()}…"
 
 
-def _shade(layer: Image.Image, top: int) -> None:
-    """Darken from `top` to the foot, so that white text reads on any picture."""
-    rows = np.arange(layer.height)
-    slope = np.clip((rows - top) / (layer.height - top), 0, 1)
-    alpha = (215 * np.sin(slope * np.pi / 2) ** 1.5).astype(np.uint8)
-    layer.putalpha(Image.fromarray(np.repeat(alpha[:, None], layer.width, axis=1)))
+def _shade(size: tuple[int, int], top: int) -> Image.Image:
+    """A layer that darkens from `top` to the foot, so that white text reads on any picture."""
+    width, height = size
+    slope = np.clip((np.arange(height) - top) / (height - top), 0, 1)
+    alpha = (220 * np.sin(slope * np.pi / 2) ** 1.4).astype(np.uint8)
+    layer = Image.new("RGBA", size)
+    layer.putalpha(Image.fromarray(np.repeat(alpha[:, None], width, axis=1)))
+    return layer
 
 
 def _add_elements(layer: Image.Image, plan: Plan, unit: float, faces: Sequence[Face] | None) -> None:

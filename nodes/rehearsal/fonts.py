@@ -5,9 +5,10 @@ A character goes to the first font that draws it; one that no font draws is left
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -88,7 +89,8 @@ class Type:
     def legible(self, text: str) -> str:
         """The text on one line, without what no face draws."""
         text = unicodedata.normalize("NFC", " ".join(text.split()))
-        return " ".join("".join(c for c in text if c == " " or self._face(c)).split())
+        drawn = (character for face, character in self._faced(text) if face)
+        return " ".join("".join(drawn).split())
 
     def width(self, text: str) -> float:
         return sum(font.getlength(part) for font, part in self._runs(text))
@@ -100,19 +102,23 @@ class Type:
             draw.text((left, baseline), part, font=font, fill=fill, anchor="ls")
             left += font.getlength(part)
 
-    def _face(self, character: str) -> Face | None:
-        return next((face for face in self.faces if _draws(face, character)), None)
-
-    def _runs(self, text: str) -> list[tuple[ImageFont.FreeTypeFont, str]]:
-        runs: list[tuple[Face, str]] = []
+    def _faced(self, text: str) -> Iterator[tuple[Face | None, str]]:
+        """Every character with its face. Spaces and marks stay with the character before them."""
+        before: Face | None = None
         for character in text:
-            # A space stays in the run it is in, so that a line is not cut at every word.
-            face = runs[-1][0] if runs and character == " " else self._face(character) or self.faces[0]
-            if runs and runs[-1][0] == face:
-                runs[-1] = (face, runs[-1][1] + character)
-            else:
-                runs.append((face, character))
-        return [(font, part) for face, part in runs if (font := _font(face, self.size))]
+            if character == " ":
+                yield before or self.faces[0], character
+                continue
+            mark = unicodedata.category(character).startswith("M")
+            candidates = (before,) if mark and before else () if mark else self.faces
+            face = next((face for face in candidates if face and _draws(face, character)), None)
+            before = before if mark else face
+            yield face, character
+
+    def _runs(self, text: str) -> Iterator[tuple[ImageFont.FreeTypeFont, str]]:
+        for face, pairs in itertools.groupby(self._faced(text), key=lambda pair: pair[0]):
+            if face and (font := _font(face, self.size)):
+                yield font, "".join(character for _, character in pairs)
 
 
 @cache
@@ -134,8 +140,10 @@ def _draws(face: Face, character: str) -> bool:
     font = _font(face, PROBE_SIZE)
     if font is None:
         return False
-    ink = _ink(font, character)
-    return any(ink) and ink != _ink(font, NO_CHARACTER)
+    # Without shaping: it would put a mark the font lacks on a dotted circle, which looks like a glyph.
+    plain = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
+    ink = _ink(plain, character)
+    return any(ink) and ink != _ink(plain, NO_CHARACTER)
 
 
 def _ink(font: ImageFont.FreeTypeFont, character: str) -> bytes:
