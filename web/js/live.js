@@ -5,7 +5,8 @@ import { app } from "../../../scripts/app.js";
 import { addPanel, el, grow, setAttribute, setText } from "./dom.js";
 import { describe, isOf, isRunning, merge } from "./progress.js";
 import { costOf } from "./quote.js";
-import { locale, t } from "./text.js";
+import { call } from "./server.js";
+import { dollars, t } from "./text.js";
 import { nodeAt, nodesIn, promptOf, termsOf } from "./upstream.js";
 
 const ROW = 24;
@@ -44,9 +45,7 @@ export function showAll() {
 
 /** Asks for the states of all runs: a page that was reloaded has missed its events. */
 async function catchUp() {
-  const answer = await api.fetchApi("/runcomfy_kling/progress").catch(() => null);
-  if (!answer?.ok) return;
-  const { nodes } = await answer.json();
+  const { nodes } = await call("/progress").catch(() => ({ nodes: {} }));
   Object.values(nodes).forEach(take);
 }
 
@@ -82,8 +81,6 @@ function refreshCosts() {
     }
   }, SETTLE_MS);
 }
-
-const dollars = (usd) => new Intl.NumberFormat(locale(), { style: "currency", currency: "USD" }).format(usd);
 
 class Panel {
   constructor(node) {

@@ -1,23 +1,18 @@
 /** What the next run of a node costs, asked of the server as the node's inputs change. */
 
-import { api } from "../../../scripts/api.js";
+import { call } from "./server.js";
 import { termsOf } from "./upstream.js";
 
 const TASKS = { RunComfyKlingTextToVideo: "text-to-video", RunComfyKlingImageToVideo: "image-to-video" };
 const FRESH_MS = 60_000;
 const quotes = new Map();
 
-async function read(answer) {
-  if (!answer.ok) throw new Error(`${answer.status}`);
-  return answer.json();
-}
-
 /** A quote for these terms: `{usd, from, note}`, usd null where no price is known. */
 async function quote(terms) {
   const key = new URLSearchParams(terms).toString();
   const known = quotes.get(key);
   if (known && performance.now() - known.asked < FRESH_MS) return known.answer;
-  const answer = api.fetchApi(`/runcomfy_kling/quote?${key}`).then(read);
+  const answer = call(`/quote?${key}`);
   quotes.set(key, { asked: performance.now(), answer });
   return answer.catch(() => {
     quotes.delete(key);
@@ -25,18 +20,12 @@ async function quote(terms) {
   });
 }
 
-async function isPaid(node, prompt) {
-  try {
-    const answer = await api.fetchApi("/runcomfy_kling/paid", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ node, prompt }),
-    });
-    return (await read(answer)).paid;
-  } catch {
-    return null;
-  }
-}
+/** Whether the ledger holds this very generation; null where the graph alone does not tell. */
+const isPaid = (node, prompt) =>
+  call("/paid", "POST", { node, prompt }).then(
+    ({ paid }) => paid,
+    () => null,
+  );
 
 /**
  * What running a node costs, as keys and values under `cost` in the locales.

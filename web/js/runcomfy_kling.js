@@ -1,7 +1,9 @@
 /** The pack's extension: what ComfyUI calls, and nothing else. */
 
 import { app } from "../../../scripts/app.js";
+import { accountSetting } from "./account.js";
 import { el } from "./dom.js";
+import { generationsTab } from "./generations.js";
 import { addLivePanel, showAll, watch } from "./live.js";
 import { addStoryboardEditor } from "./storyboard.js";
 import { loadTexts } from "./text.js";
@@ -32,12 +34,14 @@ function keepVariation(node) {
 
 app.registerExtension({
   name: "RunComfy.Kling",
+  settings: [accountSetting],
   async init() {
     document.head.append(el("link", { rel: "stylesheet", href: new URL("../css/runcomfy_kling.css", import.meta.url) }));
     await loadTexts();
   },
   async setup() {
     colourLinks();
+    app.extensionManager.registerSidebarTab(generationsTab());
     await watch();
   },
   nodeCreated(node) {

@@ -20,3 +20,5 @@ export function t(path, values = {}) {
   const text = find(language, path) ?? find(language.split("-")[0], path) ?? find("en", path) ?? path;
   return text.replace(/\{(\w+)\}/g, (place, name) => values[name] ?? place);
 }
+
+export const dollars = (usd) => new Intl.NumberFormat(locale(), { style: "currency", currency: "USD" }).format(usd);
