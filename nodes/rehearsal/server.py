@@ -126,7 +126,7 @@ class RehearsalServer:
             # A render may still be writing when the server stops.
             self._temporary = tempfile.TemporaryDirectory(prefix="rehearsal-", ignore_cleanup_errors=True)
             self._folder = Path(self._temporary.name)
-        threading.Thread(target=self._http.serve_forever, args=(0.05,), name="rehearsal", daemon=True).start()
+        threading.Thread(target=self._http.serve_forever, args=(0.02,), name="rehearsal", daemon=True).start()
         return self
 
     def stop(self) -> None:
