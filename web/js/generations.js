@@ -13,12 +13,24 @@ const REST_MS = 120;
 
 /** What can be done with an entry: shown where `when` holds. */
 const ACTIONS = [
-  { name: "reveal", icon: "pi-folder-open", when: ({ path }) => path, act: ({ id }) => call(`/generations/${id}/reveal`, "POST") },
+  { name: "reveal", icon: "pi-folder-open", when: ({ path }) => path, act: post("reveal") },
   { name: "workflow", icon: "pi-sitemap", when: ({ path }) => path, act: loadWorkflow },
-  { name: "fetch", icon: "pi-download", when: ({ state, request_id: id }) => state === "submitted" && id, act: ({ id }) => call(`/generations/${id}/fetch`, "POST"), changes: true },
-  { name: "copy", icon: "pi-copy", when: ({ request_id: id }) => id, act: ({ request_id: id }) => navigator.clipboard.writeText(id) },
+  { name: "fetch", icon: "pi-download", when: isUnfinished, act: post("fetch"), changes: true },
+  { name: "copy", icon: "pi-copy", when: (entry) => entry.request_id, act: copyId },
   { name: "settle", icon: "pi-check", when: ({ state }) => state === "uncertain", act: settle, changes: true },
 ];
+
+function isUnfinished({ state, request_id: id }) {
+  return state === "submitted" && id;
+}
+
+function post(action) {
+  return ({ id }) => call(`/generations/${id}/${action}`, "POST");
+}
+
+function copyId({ request_id: id }) {
+  return navigator.clipboard.writeText(id);
+}
 
 async function loadWorkflow({ id }) {
   const { workflow } = await call(`/generations/${id}/workflow`);
@@ -31,15 +43,34 @@ async function settle({ id }) {
     message: t("generations.settleQuestion"),
   });
   if (!sure) return false;
-  return call(`/generations/${id}/settle`, "POST");
+  return post("settle")({ id });
 }
 
 const toast = (severity, summary) => app.extensionManager.toast.add({ severity, summary, life: 5000 });
 
 const viewUrl = (view) => api.apiURL(`/view?${new URLSearchParams(view)}`);
 
-const when = (created) =>
+const day = (date) => date.toDateString();
+
+/** When, as short as it can be told: the time today, the day before that. */
+function shortly(created) {
+  const date = new Date(created * 1000);
+  const style = day(date) === day(new Date()) ? { timeStyle: "short" } : { month: "short", day: "numeric" };
+  return new Intl.DateTimeFormat(locale(), style).format(date);
+}
+
+const exactly = (created) =>
   new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(created * 1000);
+
+/** What stands in for the clip of an entry that has none. */
+const ICONS = {
+  submitting: "pi-upload",
+  submitted: "pi-clock",
+  saved: "pi-video",
+  failed: "pi-times-circle",
+  cancelled: "pi-ban",
+  uncertain: "pi-question-circle",
+};
 
 const terms = ({ tier, seconds, audio, cost_usd: usd, rehearsal }) =>
   [
@@ -215,11 +246,12 @@ class Generations {
   }
 
   showDetail(entry) {
-    const { state, prompt, message, view, request_id: id } = entry;
+    const { state, prompt, message, view, created, request_id: id } = entry;
     this.detail.hidden = false;
     this.detail.replaceChildren(
       ...(view ? [el("video", { src: viewUrl(view), controls: true, preload: "metadata" })] : []),
-      el("p.rck-detail-prompt", {}, prompt ?? t("generations.noPrompt")),
+      el("p.rck-detail-terms", {}, `${terms(entry)} · ${exactly(created)}`),
+      el("p", {}, prompt ?? t("generations.noPrompt")),
       ...(message ? [el("p.rck-detail-message", { "data-state": state }, message)] : []),
       ...(id ? [el("code.rck-detail-id", {}, id)] : []),
       el("div.rck-actions", {}, ...ACTIONS.filter((action) => action.when(entry)).map((action) => this.button(action, entry))),
@@ -263,7 +295,12 @@ class Row {
       "div.rck-generation",
       { id: rowId(index), role: "option", "aria-posinset": index + 1, onclick: choose },
       this.clip,
-      el("div.rck-generation-text", {}, this.prompt, el("span.rck-generation-line", {}, this.state, this.terms, this.when)),
+      el(
+        "div.rck-generation-text",
+        {},
+        this.prompt,
+        el("span.rck-generation-line", {}, this.state, this.terms, this.when),
+      ),
     );
     this.element.style.top = `${index * ROW}px`;
   }
@@ -272,18 +309,19 @@ class Row {
     setAttribute(this.element, "aria-setsize", total);
     setAttribute(this.element, "aria-selected", String(chosen));
     if (entry === this.entry) return;
-    if (entry?.id !== this.entry?.id || entry?.view?.filename !== this.entry?.view?.filename) this.clip.replaceChildren();
     this.entry = entry;
     if (!entry) return;
+    this.clip.replaceChildren(el(`i.pi.${ICONS[entry.state]}`));
     setText(this.prompt, entry.prompt ?? t("generations.noPrompt"));
     setText(this.state, t(`generations.state.${entry.state}`));
     this.state.dataset.state = entry.state;
     setText(this.terms, terms(entry));
-    setText(this.when, when(entry.created));
+    setText(this.when, shortly(entry.created));
   }
 
   loadClip() {
-    if (!this.entry?.view || this.clip.firstChild) return;
-    this.clip.append(el("video", { src: `${viewUrl(this.entry.view)}#t=0.1`, preload: "metadata", muted: true, tabindex: "-1" }));
+    if (!this.entry?.view || this.clip.querySelector("video")) return;
+    const src = `${viewUrl(this.entry.view)}#t=0.1`;
+    this.clip.replaceChildren(el("video", { src, preload: "metadata", muted: true, tabindex: "-1" }));
   }
 }
