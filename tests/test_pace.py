@@ -1,18 +1,11 @@
-import importlib.util
 import math
-import sys
 import threading
-from pathlib import Path
 
 import pytest
+from bench import simulation
 from hypothesis import given
 from hypothesis import strategies as st
 from runcomfy_kling.nodes.runcomfy.pace import MAX_INTERVAL, Pace, PollBudget
-
-spec = importlib.util.spec_from_file_location("simulation", Path(__file__).parent / "bench" / "simulation.py")
-simulation = importlib.util.module_from_spec(spec)
-sys.modules["simulation"] = simulation
-spec.loader.exec_module(simulation)
 
 RUBBISH = [0.0, -5.0, math.nan, math.inf, 1e12]
 a_duration = st.one_of(st.floats(1, 14400), st.sampled_from(RUBBISH))
