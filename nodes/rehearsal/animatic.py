@@ -48,9 +48,7 @@ def render(plan: Plan, path: Path) -> None:
     import av
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream(
-            "libx264", rate=FPS, options={"preset": "superfast", "crf": "24", "bf": "0"}
-        )
+        video = container.add_stream("libx264", rate=FPS, options={"preset": "superfast", "crf": "24", "bf": "0"})
         video.width, video.height = plan.size
         video.pix_fmt = "yuv420p"
         video.thread_count = 0

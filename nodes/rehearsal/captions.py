@@ -17,6 +17,7 @@ WHITE = (255, 255, 255)
 # Prompts are set in the largest of these sizes that fits its number of lines, in 720ths of the short side.
 PROMPT_SIZES = ((36, 2), (30, 3), (25, 4), (20, 6))
 MARGIN = 44
+NEVER_FIRST = "、。，．！？）」』】"  # on a line
 
 
 def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Image.Image:
@@ -26,7 +27,7 @@ def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Imag
     shot = plan.shots[index]
     margin = round(MARGIN * unit)
     small = Type(round(15 * unit), plan.note, faces)
-    label = Type(round(23 * unit), "", faces)
+    label = Type(round(23 * unit), "0/0 · 0s", faces)
     prompt, lines = _fitted(shot.prompt, width - 2 * margin, unit, faces)
     leading = round(prompt.size * 1.32)
 
@@ -44,7 +45,7 @@ def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Imag
     for row, line in enumerate(lines):
         baseline = prompt_foot - leading * (len(lines) - 1 - row)
         prompt.draw(draw, margin, baseline, line, WHITE)
-    note = _shortened(small, small.legible(plan.note), width - 2 * margin - round(150 * unit))
+    note = small.fits(small.legible(plan.note), width - 2 * margin - round(150 * unit))
     small.draw(draw, margin, note_line, note, (*WHITE, 190))
     shadow = Image.new("RGBA", plan.size)
     shadow.putalpha(text.getchannel("A").filter(ImageFilter.GaussianBlur(5 * unit)))
@@ -76,7 +77,7 @@ def placeholder(remote: Remote, size: tuple[int, int], faces: Sequence[Face] | N
     )
     for row, (text, points, colour) in enumerate(rows):
         kind = Type(round(points * unit), text, faces)
-        line = _shortened(kind, kind.legible(text), width * 0.86)
+        line = kind.fits(kind.legible(text), width * 0.86)
         baseline = height / 2 + (row * 46 - 40) * unit
         kind.draw(draw, (width - kind.width(line)) / 2, baseline, line, colour)
     return card
@@ -94,31 +95,24 @@ def _fitted(text: str, width: float, unit: float, faces: Sequence[Face] | None) 
         lines = _wrapped(kind, kind.legible(text), width)
         if len(lines) <= most:
             return kind, lines
-    last = _shortened(kind, " ".join(lines[most - 1 :]), width)
-    return kind, [*lines[: most - 1], last]
+    return kind, [*lines[: most - 1], kind.fits(" ".join(lines[most - 1 :]), width)]
 
 
 def _wrapped(kind: Type, text: str, width: float) -> list[str]:
-    """Lines broken at spaces, and between characters where a script has none."""
+    """Lines broken at spaces, and inside a word that is longer than a line or has no spaces by its script."""
     lines: list[str] = []
-    for word in text.split(" "):
+    for word in text.split():
         if lines and kind.width(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
-            continue
-        lines.append("")
-        for character in word:
-            if kind.width(lines[-1] + character) > width and character not in "、。，．！？）」』】":
-                lines.append("")
-            lines[-1] += character
-    return [line for line in lines if line]
-
-
-def _shortened(kind: Type, text: str, width: float) -> str:
-    if kind.width(text) <= width:
-        return text
-    while text and kind.width(f"{text}…") > width:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+        elif kind.width(word) <= width:
+            lines.append(word)
+        else:
+            lines.append("")
+            for character in word:
+                if kind.width(lines[-1] + character) > width and character not in NEVER_FIRST:
+                    lines.append("")
+                lines[-1] += character
+    return lines
 
 
 def _shade(size: tuple[int, int], top: int) -> Image.Image:
@@ -138,9 +132,7 @@ def _add_elements(layer: Image.Image, plan: Plan, unit: float, faces: Sequence[F
         _inset(layer, pictures[0] if pictures else Remote(""), left, margin, side, unit)
         thumb = (side - 2 * (gap // 2)) // 3
         for place, picture in enumerate(pictures[1:4]):
-            _inset(
-                layer, picture, left + place * (thumb + gap // 2), margin + side + gap // 2, thumb, unit * 0.6
-            )
+            _inset(layer, picture, left + place * (thumb + gap // 2), margin + side + gap // 2, thumb, unit * 0.6)
 
 
 def _inset(layer: Image.Image, picture: Picture, left: int, top: int, side: int, unit: float) -> None:
@@ -158,9 +150,7 @@ def _inset(layer: Image.Image, picture: Picture, left: int, top: int, side: int,
     cast.putalpha(shadow)
     layer.alpha_composite(cast, (max(left - 2 * spread, 0), max(top - 2 * spread, 0)))
     layer.paste(WHITE, (left, top), outer)
-    layer.paste(
-        ImageOps.fit(image, inner.size, Image.Resampling.LANCZOS), (left + border, top + border), inner
-    )
+    layer.paste(ImageOps.fit(image, inner.size, Image.Resampling.LANCZOS), (left + border, top + border), inner)
 
 
 def _add_ribbon(layer: Image.Image, unit: float, faces: Sequence[Face] | None) -> None:

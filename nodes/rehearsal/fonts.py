@@ -79,12 +79,17 @@ def faces_for(text: str) -> tuple[Face, ...]:
 class Type:
     """Text set at one size in the faces that draw it.
 
-    faces: None takes those that suit `sample`.
+    sample: the text to come; the face that draws most of it is tried first, so that words stay in one.
+    faces: None takes those that suit the sample's script.
     """
 
     def __init__(self, size: int, sample: str = "", faces: Sequence[Face] | None = None):
         self.size = size
-        self.faces = tuple(faces_for(sample) if faces is None else faces)
+        characters = set(unicodedata.normalize("NFC", "".join(sample.split())))
+        self.faces = sorted(
+            faces_for(sample) if faces is None else faces,
+            key=lambda face: sum(not _draws(face, character) for character in characters),
+        )
 
     def legible(self, text: str) -> str:
         """The text on one line, without what no face draws."""
@@ -93,11 +98,17 @@ class Type:
         return " ".join("".join(drawn).split())
 
     def width(self, text: str) -> float:
-        return sum(font.getlength(part) for font, part in self._runs(text))
+        """In pixels, without kerning, so that characters are measured once."""
+        return sum(_advance(face, self.size, character) for face, character in self._faced(text) if face)
 
-    def draw(
-        self, draw: ImageDraw.ImageDraw, left: float, baseline: float, text: str, fill: tuple[int, ...]
-    ) -> None:
+    def fits(self, text: str, width: float) -> str:
+        """The text, or as much of its beginning as fits with an ellipsis."""
+        if self.width(text) <= width:
+            return text
+        room = itertools.accumulate(map(self.width, text), initial=self.width("…"))
+        return text[: max(sum(used <= width for used in room) - 1, 0)].rstrip() + "…"
+
+    def draw(self, draw: ImageDraw.ImageDraw, left: float, baseline: float, text: str, fill: tuple[int, ...]) -> None:
         for font, part in self._runs(text):
             draw.text((left, baseline), part, font=font, fill=fill, anchor="ls")
             left += font.getlength(part)
@@ -135,15 +146,33 @@ def _font(face: Face, size: int) -> ImageFont.FreeTypeFont | None:
         return None
 
 
-@lru_cache(maxsize=4096)
-def _draws(face: Face, character: str) -> bool:
+@cache
+def _probe(face: Face) -> tuple[ImageFont.FreeTypeFont, bytes] | None:
+    """A font without shaping, and what it draws for a character it lacks.
+
+    Shaping would put a mark the font lacks on a dotted circle, which looks like a glyph.
+    """
     font = _font(face, PROBE_SIZE)
     if font is None:
-        return False
-    # Without shaping: it would put a mark the font lacks on a dotted circle, which looks like a glyph.
+        return None
     plain = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
+    return plain, _ink(plain, NO_CHARACTER)
+
+
+@lru_cache(maxsize=16384)
+def _draws(face: Face, character: str) -> bool:
+    probe = _probe(face)
+    if probe is None:
+        return False
+    plain, nothing = probe
     ink = _ink(plain, character)
-    return any(ink) and ink != _ink(plain, NO_CHARACTER)
+    return any(ink) and ink != nothing
+
+
+@lru_cache(maxsize=16384)
+def _advance(face: Face, size: int, character: str) -> float:
+    font = _font(face, size)
+    return font.getlength(character) if font else 0.0
 
 
 def _ink(font: ImageFont.FreeTypeFont, character: str) -> bytes:

@@ -83,11 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def route(self, body: bytes) -> None:
         path = unquote(urlsplit(self.path).path)
-        known = [
-            (method, name, match[1])
-            for method, pattern, name in ROUTES
-            if (match := re.fullmatch(pattern, path))
-        ]
+        known = [(method, name, match[1]) for method, pattern, name in ROUTES if (match := re.fullmatch(pattern, path))]
         if not known:
             raise Refusal(404, 404, "there is nothing at this path")
         for method, name, argument in known:
@@ -122,9 +118,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             fields = json.loads(body, parse_constant=_no_constant)
         except ValueError:
-            raise Refusal(
-                422, 422, "the body is not JSON", [{"loc": ["body"], "msg": "is not JSON"}]
-            ) from None
+            raise Refusal(422, 422, "the body is not JSON", [{"loc": ["body"], "msg": "is not JSON"}]) from None
         if problems := check(schema, fields):
             detail = [{"loc": ["body", *where], "msg": what} for where, what in problems]
             where, what = problems[0]

@@ -70,9 +70,7 @@ def plan(model_id: str, body: dict[str, Any], *, take: int = 1, fetch_remote: bo
         except Exception as problem:
             raise ValueError(f"{field} cannot be read: {problem}") from problem
 
-    stills = {
-        end: opened(body[field], field) for end in ("start", "end") if (field := f"{end}_image_url") in body
-    }
+    stills = {end: opened(body[field], field) for end in ("start", "end") if (field := f"{end}_image_url") in body}
     elements = []
     for index, element in enumerate(body.get("elements", [])):
         urls = [(key, element[key]) for key in ("frontal_image_url", "video_url") if key in element]

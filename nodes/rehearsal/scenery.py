@@ -96,6 +96,4 @@ def _add_stars(picture: np.ndarray, random: np.random.Generator, horizon: int, u
     count = unit // 3
     rows = (random.beta(1, 1.8, count) * horizon * 0.9).astype(int)
     columns = random.integers(0, picture.shape[1], count)
-    picture[rows, columns] += (255 - picture[rows, columns]) * random.beta(1, 3, (count, 1)).astype(
-        np.float32
-    )
+    picture[rows, columns] += (255 - picture[rows, columns]) * random.beta(1, 3, (count, 1)).astype(np.float32)

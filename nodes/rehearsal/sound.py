@@ -14,9 +14,7 @@ TICK_SECONDS = 0.06
 def soundtrack(seconds: int, cuts: Iterable[float]) -> np.ndarray:
     """float32 in [-1, 1], shape [seconds * RATE]; the cuts are in seconds."""
     t = np.arange(seconds * RATE, dtype=np.float32) / RATE
-    bed = sum(
-        np.sin(2 * np.pi * tone * t) * (1 + 0.5 * np.sin(t * (0.5 + 0.17 * i))) for i, tone in enumerate(BED)
-    )
+    bed = sum(np.sin(2 * np.pi * tone * t) * (1 + 0.5 * np.sin(t * (0.5 + 0.17 * i))) for i, tone in enumerate(BED))
     fade = np.minimum(1, np.minimum(t, seconds - t) / 0.4)
     sound = 0.012 * fade * bed
     ring = np.arange(int(TICK_SECONDS * RATE), dtype=np.float32) / RATE
