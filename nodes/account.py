@@ -19,13 +19,17 @@ TOKEN_FILE = "token"
 
 @dataclass(frozen=True)
 class Account:
-    """free: a rehearsal; nothing leaves the machine and nothing is paid."""
+    """free: a rehearsal; nothing leaves the machine and nothing is paid.
+
+    usual: seconds such a clip is thought to take as long as the ledger knows none.
+    """
 
     client: Client
     ledger: Ledger
     settings: Settings
     token: str = field(repr=False)
     free: bool = False
+    usual: tuple[float, ...] = ()
 
 
 def live(settings: Settings, private: Path) -> Account:
@@ -52,13 +56,12 @@ class _Rehearsals:
                 from .rehearsal.server import RehearsalServer
 
                 self._folder = tempfile.TemporaryDirectory(prefix="runcomfy-kling-rehearsal-")
-                folder = Path(self._folder.name)
-                self._server = RehearsalServer(queue_seconds=1.5, folder=folder / "results")
-                self._server.start()
+                # Long enough in the queue to be seen there.
+                self._server = RehearsalServer(queue_seconds=1.5).start()
         assert self._folder is not None
-        folder = Path(self._folder.name)
         token = "rehearsal"
-        return Account(Client(self._server.base_url, token), Ledger(folder / "ledger"), settings, token, free=True)
+        ledger = Ledger(Path(self._folder.name))
+        return Account(Client(self._server.base_url, token), ledger, settings, token, free=True, usual=(4.0,))
 
 
 _rehearsals = _Rehearsals()

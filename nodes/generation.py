@@ -188,7 +188,7 @@ class _Generation(Corridor):
         super()._ended(entry, result)
 
     def _durations(self) -> Sequence[float]:
-        return self.ledger.durations(**self.facts)
+        return self.ledger.durations(**self.facts) or self.account.usual
 
     def _prompt(self) -> str | None:
         return self.request.body["prompt"]
