@@ -123,7 +123,7 @@ def install_torch() -> None:
     if importlib.util.find_spec("torch"):
         return
     print("Installing the CPU build of torch into .venv", flush=True)
-    if pip_install(f"--requirement={TORCH_PIN}", f"--constraint={NO_CUDA}"):
+    if pip_install("-qq", f"--requirement={TORCH_PIN}", f"--constraint={NO_CUDA}"):
         return
     # pip's own index has only the CUDA build for Linux; uv knows where PyTorch keeps the others.
     uv = ("-m", "uv", "pip", "install", "--quiet", "--python", sys.executable, "--torch-backend", "cpu")
@@ -133,10 +133,7 @@ def install_torch() -> None:
 
 def make_venv() -> None:
     """Makes .venv, unless one with pip is there."""
-    if (
-        VENV_PYTHON.exists()
-        and subprocess.call([str(VENV_PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
-    ):
+    if VENV_PYTHON.exists() and subprocess.call([str(VENV_PYTHON), "-c", "import pip"], stderr=subprocess.DEVNULL) == 0:
         return
     print("Making .venv", flush=True)
     # Debian ships Python without ensurepip; virtualenv brings its own pip.
@@ -169,9 +166,7 @@ def go_on_inside(argv: list[str]) -> int:
 
 def main(argv: list[str]) -> int:
     if sys.version_info < (3, 10):
-        sys.exit(
-            f"run.py needs Python 3.10 or newer; this is {sys.version.split()[0]}. Start it with a newer one."
-        )
+        sys.exit(f"run.py needs Python 3.10 or newer; this is {sys.version.split()[0]}. Start it with a newer one.")
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(__doc__.strip())
         return 0

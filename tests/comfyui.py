@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import requests
+from workflow import to_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "To see the GUI go to:"
@@ -110,7 +111,7 @@ class ComfyUI:
         put_pack(base / "custom_nodes" / pack)
 
     def start(self, timeout: float = 120) -> None:
-        """Returns when the server answers. It can be started again after stop()."""
+        """Returns when the server answers. After stop() it can be started again in the same folder."""
         self._lines.clear()
         command = [self.installation.python, "main.py", "--cpu", "--disable-auto-launch"]
         command += ["--base-directory", str(self.base), "--port", str(self.port)]
@@ -142,11 +143,6 @@ class ComfyUI:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-
-    def kill(self) -> None:
-        """As a crash or a power cut would end it."""
-        self.process.kill()
-        self.stop()
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout
@@ -211,6 +207,11 @@ class ComfyUI:
             raise Failed(entry)
         return dict(entry["outputs"])
 
+    def run_workflow(self, workflow: dict[str, Any], timeout: float = 120) -> dict[str, Any]:
+        """Runs a workflow saved by the editor and sends it along, as the editor does."""
+        prompt = to_prompt(workflow, self.object_info())
+        return self.run(prompt, timeout, extra_data={"extra_pnginfo": {"workflow": workflow}})
+
     def history(self, prompt_id: str) -> dict[str, Any] | None:
         return self.get(f"/history/{prompt_id}").get(prompt_id)
 
@@ -269,9 +270,7 @@ class Events:
                 for event in self._messages:
                     if wanted(event):
                         return event
-        raise TimeoutError(
-            f"no such message within {timeout} s" if self._open else "the websocket was closed"
-        )
+        raise TimeoutError(f"no such message within {timeout} s" if self._open else "the websocket was closed")
 
     def wait_for_type(self, type: str, after: int, timeout: float) -> int:
         """Waits until there are more than `after` messages of a type; returns how many there are."""
