@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 # Up to a megapixel PNG is quick and small enough; above, JPEG at 98 without chroma subsampling is 20-60
-# times faster, and no photograph we measured comes back under 44 dB.
+# times faster, and no photograph we measured, grain added, comes back under 42.9 dB.
 LOSSLESS_PIXELS = 1 << 20
 
 # (quality, chroma subsampling), best first. Below 94 a photograph keeps more of itself for the same bytes
@@ -62,8 +62,8 @@ def encode(still: Still, limit: int | None) -> Encoded:
     note = None
     if size != (width, height):
         note = (
-            f"{still.name} was scaled from {width}×{height} to {size[0]}×{size[1]} to fit its {limit / 2**20:.1f} MiB "
-            "of the request: a bucket (RUNCOMFY_KLING_S3_BUCKET) or a public address "
+            f"{still.name} was scaled from {width}×{height} to {size[0]}×{size[1]} to fit into "
+            f"{limit / 2**20:.1f} MiB: a bucket (RUNCOMFY_KLING_S3_BUCKET) or a public address "
             "(RUNCOMFY_KLING_PUBLIC_ORIGIN) would carry it whole."
         )
     return Encoded(data, "image/jpeg", note, *size)

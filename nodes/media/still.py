@@ -51,9 +51,7 @@ def warnings(still: Still) -> list[str]:
             f"{still.name} is {width}×{height}: Kling is known to want at least {SHORTEST_SIDE} pixels on each side."
         )
     if max(height, width) > LONGEST_RATIO * min(height, width):
-        found.append(
-            f"{still.name} is {width}×{height}: Kling is known to want shapes between 1:2.5 and 2.5:1."
-        )
+        found.append(f"{still.name} is {width}×{height}: Kling is known to want shapes between 1:2.5 and 2.5:1.")
     return found
 
 
@@ -65,9 +63,7 @@ def _check(image: Any, name: str) -> None:
             f"but got {f'shape {list(shape)}' if shape else type(image).__name__}: connect an IMAGE output."
         )
     if 0 in shape:
-        raise InputError(
-            f"{name} has no pixels (shape {list(shape)}): connect a node that makes a picture."
-        )
+        raise InputError(f"{name} has no pixels (shape {list(shape)}): connect a node that makes a picture.")
     kind = str(image.dtype).removeprefix("torch.")
     if kind != "uint8" and not kind.startswith(("float", "bfloat")):
         raise InputError(
@@ -75,9 +71,7 @@ def _check(image: Any, name: str) -> None:
             "an IMAGE holds floating-point numbers from 0 to 1, or uint8 from 0 to 255."
         )
     if getattr(image, "is_meta", False):
-        raise InputError(
-            f"{name} is a placeholder without data (device meta): connect a node that makes a picture."
-        )
+        raise InputError(f"{name} is a placeholder without data (device meta): connect a node that makes a picture.")
 
 
 def _convert(image: Any, index: int, name: str) -> Still:
