@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageOps
 
-from .captions import AMBER, MARGIN, WHITE, caption, placeholder, timecode
+from .captions import AMBER, MARGIN, WHITE, caption, placeholder
 from .fonts import Type
 from .plan import Picture, Plan, Remote
 from .scenery import scenery
@@ -22,6 +22,7 @@ from .sound import RATE, soundtrack
 FPS = 24
 DRIFT = 0.011  # of the frame, a second
 END_HELD_SECONDS = 0.5
+BT709, LIMITED = 1, 1  # as H.264 numbers the colours that players assume for high definition
 AHEAD = 6  # frames drawn while the encoder is busy
 
 
@@ -52,10 +53,14 @@ def render(plan: Plan, path: Path) -> None:
         video.width, video.height = plan.size
         video.pix_fmt = "yuv420p"
         video.thread_count = 0
+        video.codec_context.colorspace = BT709
+        video.codec_context.color_primaries = BT709
+        video.codec_context.color_trc = BT709
+        video.codec_context.color_range = LIMITED
         if plan.audio:
             audio = container.add_stream("aac", rate=RATE, layout="mono")
         for number, picture in enumerate(frames(plan)):
-            frame = av.VideoFrame.from_image(picture)
+            frame = av.VideoFrame.from_image(picture).reformat(format="yuv420p", dst_colorspace="ITU709")
             frame.pts, frame.time_base = number, Fraction(1, FPS)
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
@@ -93,9 +98,8 @@ def _drawings(plan: Plan) -> Iterator[Callable[[], Image.Image]]:
         layer = caption(plan, index)
         parts = [(layer.crop(box), box[:2]) for box in _inked(layer)]
         for step in range(shot.seconds * FPS):
-            view = _view(MOVES[index % len(MOVES)], step / FPS, shot.seconds)
-            share = _nearness_to_end(plan, number / FPS) if end else 0.0
-            yield partial(_drawn, plan, ground, end, share, view, parts, number)
+            box = _view(MOVES[index % len(MOVES)], step / FPS, shot.seconds, plan.size)
+            yield partial(_drawn, plan, ground, end, box, parts, number)
             number += 1
 
 
@@ -103,15 +107,12 @@ def _drawn(
     plan: Plan,
     ground: Image.Image,
     end: Image.Image | None,
-    share: float,
-    view: tuple[float, float, float, float],
+    box: tuple[float, float, float, float],
     parts: list[tuple[Image.Image, tuple[int, int]]],
     number: int,
 ) -> Image.Image:
-    width, height = plan.size
-    box = (view[0] * width, view[1] * height, view[2] * width, view[3] * height)
     frame = ground.resize(plan.size, Image.Resampling.BILINEAR, box)
-    if end and share:
+    if end and (share := _nearness_to_end(plan, number / FPS)):
         frame = Image.blend(frame, end.resize(plan.size, Image.Resampling.BILINEAR, box), share)
     for part, corner in parts:
         frame.paste(part, corner, part)
@@ -125,18 +126,19 @@ def _ground(picture: Picture | None, size: tuple[int, int]) -> Image.Image | Non
     return picture and ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
 
 
-def _view(move: Move, seconds: float, length: int) -> tuple[float, float, float, float]:
-    """The part of the ground in view: left, top, right, bottom from 0 to 1."""
+def _view(move: Move, seconds: float, length: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part of the ground in view, as a box in its pixels."""
+    width, height = size
     view = min(max(move.view - move.nearer * DRIFT * seconds, 0.5), 1.0)
     slide = DRIFT * (seconds - length / 2)
     room = (1 - view) / 2
     left = room + min(max(move.right * slide, -room), room)
     top = room + min(max(move.down * slide, -room), room)
-    return left, top, left + view, top + view
+    return left * width, top * height, (left + view) * width, (top + view) * height
 
 
 def _nearness_to_end(plan: Plan, seconds: float) -> float:
-    """0 until the middle of the last shot, then smoothly to 1 shortly before the film ends."""
+    """0 until some way into the last shot, then smoothly to 1 shortly before the film ends."""
     last = plan.shots[-1].seconds
     opens = plan.seconds - last * 0.6
     share = (seconds - opens) / (plan.seconds - END_HELD_SECONDS - opens)
@@ -155,7 +157,7 @@ def _inked(layer: Image.Image) -> list[tuple[int, int, int, int]]:
 
 
 def _add_progress(frame: Image.Image, plan: Plan, number: int) -> None:
-    """The time, and a bar with a segment for every shot."""
+    """The time in minutes, seconds and frames, and a bar with a segment for every shot."""
     width, height = frame.size
     unit = min(frame.size) / 720
     margin, gap, thick = round(MARGIN * unit), round(4 * unit), max(round(4 * unit), 2)
@@ -170,5 +172,5 @@ def _add_progress(frame: Image.Image, plan: Plan, number: int) -> None:
         if now > left:
             draw.rectangle((left, top, min(now, right), top + thick - 1), fill=AMBER)
     clock = Type(round(15 * unit))
-    text = timecode(number / FPS, FPS)
+    text = f"{number // (60 * FPS):02}:{number // FPS % 60:02}:{number % FPS:02}"
     clock.draw(draw, width - margin - clock.width(text), height - round(46 * unit), text, WHITE)

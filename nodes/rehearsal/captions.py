@@ -21,13 +21,16 @@ NEVER_FIRST = "、。，．！？）」』】"  # on a line
 
 
 def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Image.Image:
-    """The RGBA layer of one shot, as large as the picture."""
+    """The RGBA layer of one shot, as large as the picture.
+
+    faces: None takes the system's.
+    """
     width, height = plan.size
     unit = min(plan.size) / 720
     shot = plan.shots[index]
     margin = round(MARGIN * unit)
     small = Type(round(15 * unit), plan.note, faces)
-    label = Type(round(23 * unit), "0/0 · 0s", faces)
+    label = Type(round(23 * unit), "·")
     prompt, lines = _fitted(shot.prompt, width - 2 * margin, unit, faces)
     leading = round(prompt.size * 1.32)
 
@@ -52,12 +55,12 @@ def caption(plan: Plan, index: int, faces: Sequence[Face] | None = None) -> Imag
     layer.alpha_composite(shadow)
     layer.alpha_composite(text)
 
-    _add_elements(layer, plan, unit, faces)
-    _add_ribbon(layer, unit, faces)
+    _add_elements(layer, plan, unit)
+    _add_ribbon(layer, unit)
     return layer
 
 
-def placeholder(remote: Remote, size: tuple[int, int], faces: Sequence[Face] | None = None) -> Image.Image:
+def placeholder(remote: Remote, size: tuple[int, int]) -> Image.Image:
     """A card that stands for a picture which was not fetched, naming its host and file."""
     width, height = size
     unit = max(min(size) / 720, 0.34)
@@ -76,17 +79,11 @@ def placeholder(remote: Remote, size: tuple[int, int], faces: Sequence[Face] | N
         ("not fetched in a rehearsal", 20, (130, 140, 154)),
     )
     for row, (text, points, colour) in enumerate(rows):
-        kind = Type(round(points * unit), text, faces)
+        kind = Type(round(points * unit), text)
         line = kind.fits(kind.legible(text), width * 0.86)
         baseline = height / 2 + (row * 46 - 40) * unit
         kind.draw(draw, (width - kind.width(line)) / 2, baseline, line, colour)
     return card
-
-
-def timecode(seconds: float, rate: int) -> str:
-    """Minutes, seconds and frames, as editors write them."""
-    frames = round(seconds * rate)
-    return f"{frames // (60 * rate):02}:{frames // rate % 60:02}:{frames % rate:02}"
 
 
 def _fitted(text: str, width: float, unit: float, faces: Sequence[Face] | None) -> tuple[Type, list[str]]:
@@ -125,7 +122,7 @@ def _shade(size: tuple[int, int], top: int) -> Image.Image:
     return layer
 
 
-def _add_elements(layer: Image.Image, plan: Plan, unit: float, faces: Sequence[Face] | None) -> None:
+def _add_elements(layer: Image.Image, plan: Plan, unit: float) -> None:
     side, gap, margin = round(118 * unit), round(14 * unit), round(MARGIN * unit * 0.8)
     for index, pictures in enumerate(plan.elements):
         left = margin + index * (side + gap)
@@ -148,14 +145,14 @@ def _inset(layer: Image.Image, picture: Picture, left: int, top: int, side: int,
     shadow = shadow.filter(ImageFilter.GaussianBlur(spread * 0.8))
     cast = Image.new("RGBA", shadow.size, (0, 0, 0, 0))
     cast.putalpha(shadow)
-    layer.alpha_composite(cast, (max(left - 2 * spread, 0), max(top - 2 * spread, 0)))
+    layer.alpha_composite(cast, (left - 2 * spread, top - 2 * spread))
     layer.paste(WHITE, (left, top), outer)
     layer.paste(ImageOps.fit(image, inner.size, Image.Resampling.LANCZOS), (left + border, top + border), inner)
 
 
-def _add_ribbon(layer: Image.Image, unit: float, faces: Sequence[Face] | None) -> None:
+def _add_ribbon(layer: Image.Image, unit: float) -> None:
     """A diagonal band across the upper right corner."""
-    kind = Type(round(27 * unit), "", faces)
+    kind = Type(round(27 * unit))
     text = "R E H E A R S A L"
     length, band = round(460 * unit), round(50 * unit)
     strip = Image.new("RGBA", (length, band), (*AMBER, 240))

@@ -27,21 +27,25 @@ BUILT_IN = Face("")
 # Han characters look different in each of these, so the prompt's own script decides which comes first.
 JAPANESE = (
     Face("NotoSansCJK-Regular.ttc", 0),
-    Face("ヒラギノ角ゴシック W3.ttc"),
+    Face("NotoSansCJK-VF.ttc", 0),
+    Face("/System/Library/Fonts/ヒラギノ角ゴシック W3.ttc"),
     Face("YuGothR.ttc"),
     Face("meiryo.ttc"),
     Face("msgothic.ttc"),
 )
 KOREAN = (
     Face("NotoSansCJK-Regular.ttc", 1),
+    Face("NotoSansCJK-VF.ttc", 1),
     Face("AppleSDGothicNeo.ttc"),
     Face("malgun.ttf"),
     Face("NanumGothic.ttf"),
 )
 CHINESE = (
     Face("NotoSansCJK-Regular.ttc", 2),
+    Face("NotoSansCJK-VF.ttc", 2),
     Face("PingFang.ttc"),
     Face("Hiragino Sans GB.ttc"),
+    Face("STHeiti Light.ttc"),
     Face("msyh.ttc"),
     Face("wqy-microhei.ttc"),
     Face("DroidSansFallbackFull.ttf"),
