@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import time
@@ -21,9 +22,7 @@ def part(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{PART}*"):
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                left.unlink(missing_ok=True)
+        _sweep(folder)
         path = folder / f"{PART}{secrets.token_hex(8)}.mp4"
         path.touch(exist_ok=False)
     except OSError as error:
@@ -45,6 +44,13 @@ def publish(part: Path, names: Names) -> Path:
             counter += 1
         else:
             return path
+
+
+def _sweep(folder: Path) -> None:
+    for left in folder.glob(f"{PART}*"):
+        with contextlib.suppress(FileNotFoundError):  # its own node was faster
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                left.unlink()
 
 
 def _move(part: Path, path: Path) -> None:
