@@ -105,12 +105,9 @@ def install(pins: list[Path]) -> None:
     stamp = VENV / f"{pins[-1].stem}.sha256"
     wanted = hashlib.sha256(b"".join(path.read_bytes() for path in pins)).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
-        print(
-            f"Installing {', '.join(path.relative_to(ROOT).as_posix() for path in pins)} into .venv",
-            flush=True,
-        )
-        # Older pip downloads a whole torch just to read what it depends on.
-        if not (pip_install("pip>=23.2") and pip_install(*(f"--requirement={path}" for path in pins))):
+        names = ", ".join(path.relative_to(ROOT).as_posix() for path in pins)
+        print(f"Installing {names} into .venv", flush=True)
+        if not pip_install(*(f"--requirement={path}" for path in pins)):
             sys.exit("pip could not install what this command needs; its own words are above.")
         stamp.write_text(wanted)
     if TEST_PINS in pins:
@@ -123,6 +120,8 @@ def install_torch() -> None:
     if importlib.util.find_spec("torch"):
         return
     print("Installing the CPU build of torch into .venv", flush=True)
+    # Older pip downloads a whole torch just to read what it depends on.
+    pip_install("pip>=23.2")
     if pip_install("-qq", f"--requirement={TORCH_PIN}", f"--constraint={NO_CUDA}"):
         return
     # pip's own index has only the CUDA build for Linux; uv knows where PyTorch keeps the others.

@@ -25,8 +25,7 @@ def run(
     *args: str, project: Path = ROOT, python: str = sys.executable, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     command = [python, str(project / "run.py"), *args]
-    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, **(env or {})}
-    return subprocess.run(command, capture_output=True, encoding="utf-8", env=environment)
+    return subprocess.run(command, capture_output=True, encoding="utf-8", env={**os.environ, **(env or {})})
 
 
 @pytest.fixture
@@ -100,7 +99,8 @@ def test_half_made_environment_is_made_again(project: Path) -> None:
 
 def test_neither_ensurepip_nor_virtualenv_is_told_in_a_sentence(project: Path, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['ensurepip'] = None\n")
-    answer = run("demo", project=project, env={"PYTHONPATH": str(tmp_path)})
+    alone = {"PYTHONPATH": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+    answer = run("demo", project=project, env=alone)
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1].startswith("No virtual environment could be made: ")
 
