@@ -73,7 +73,7 @@ const link = (href, text) => el("a", { href, target: "_blank", rel: "noopener no
 
 export const accountSetting = {
   id: "RunComfyKling.Account",
-  category: ["RunComfy Kling", "Account", "Token"],
+  category: ["RunComfy Kling", "RunComfy account", "Token"],
   name: "RunComfy token",
   type: accountForm,
   defaultValue: null,
