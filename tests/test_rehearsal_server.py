@@ -186,6 +186,18 @@ def test_only_queued_work_can_be_cancelled(server):
     assert requests.post(next_one["cancel_url"], headers=TOKEN).json()["outcome"] == "not_cancellable"
 
 
+def test_bodies_of_ended_jobs_are_forgotten_where_asked_for():
+    with RehearsalServer(keep_bodies=False) as server:
+        server.outcome = "no_output"
+        server.hold()
+        urls = submit(server).json()
+        assert server.jobs[0].body == text_body()
+        server.release()
+        server.wait_for(lambda: server.jobs[0].finished_at)
+        assert server.jobs[0].body == {}
+        assert get(urls["result_url"])["status"] == "succeeded"
+
+
 def test_the_catalogue_knows_six_models(server):
     for model in MODELS:
         entry = get(f"{server.base_url}/v1/models/{model}")

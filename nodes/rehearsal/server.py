@@ -85,6 +85,7 @@ class RehearsalServer:
     folder: where result files go; None makes a temporary one that goes with the server.
     render: writes the plan of a job as an MP4 to a path.
     port: 0 takes a free one.
+    keep_bodies: False forgets the body of a job, with the stills in it, once the job has ended.
 
     `outcome` and `refuse` may be set at any time and hold for submissions from then on: how they end
     (one of OUTCOMES), and the code (400002, 403001, …) with which they are refused, or None.
@@ -101,6 +102,7 @@ class RehearsalServer:
         folder: Path | None = None,
         render: Callable[[Plan, Path], None] = render,
         port: int = 0,
+        keep_bodies: bool = True,
     ):
         self.token = token
         self.queue_seconds = queue_seconds
@@ -113,8 +115,12 @@ class RehearsalServer:
         self.jobs: list[Job] = []
         self.calls: list[tuple[str, str]] = []
         self.files: dict[str, Path] = {}
+        self._queue: list[Job] = []
+        self._by_id: dict[str, Job] = {}
+        self._keep_bodies = keep_bodies
         self._render = render
         self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._changed = threading.Condition()
         self._held = self._work_held = self._stopping = False
         self._worker: threading.Thread | None = None
@@ -139,6 +145,8 @@ class RehearsalServer:
             with contextlib.suppress(OSError):  # the client was faster
                 connection.shutdown(socket.SHUT_RDWR)
         self._http.server_close()
+        if self._temporary:
+            self._temporary.cleanup()
 
     __enter__ = start
 
@@ -177,6 +185,8 @@ class RehearsalServer:
         with self._changed:
             job = Job(str(uuid.uuid4()), model_id, body, token, self.outcome, leaves_queue_at)
             self.jobs.append(job)
+            self._queue.append(job)
+            self._by_id[job.request_id] = job
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="rehearsal-render", daemon=True)
                 self._worker.start()
@@ -184,23 +194,20 @@ class RehearsalServer:
         return job
 
     def find(self, request_id: str) -> Job | None:
-        with self._changed:
-            return next((job for job in self.jobs if job.request_id == request_id), None)
+        return self._by_id.get(request_id)
 
     def state_of(self, job: Job) -> tuple[str, int | None]:
         """The job's state and, while it is queued, its place in the queue (1: it is next)."""
         with self._changed:
-            return job.state, self._queue().index(job) + 1 if job.state == "in_queue" else None
+            return job.state, self._queue.index(job) + 1 if job in self._queue else None
 
     def cancel(self, job: Job) -> str:
         with self._changed:
-            if job.state != "in_queue":
+            if job not in self._queue:
                 return "not_cancellable"
+            self._queue.remove(job)
             self._finish(job, "cancelled")
         return "cancelled"
-
-    def _queue(self) -> list[Job]:
-        return [job for job in self.jobs if job.state == "in_queue"]
 
     def _set(self, **flags: bool) -> None:
         with self._changed:
@@ -212,6 +219,8 @@ class RehearsalServer:
             job.state = "cancelled" if ending == "cancelled" else "completed"
             job.ending = ending
             job.finished_at = _now()
+            if not self._keep_bodies:
+                job.body = {}
             self._changed.notify_all()
 
     def _work(self) -> None:
@@ -235,12 +244,13 @@ class RehearsalServer:
         with self._changed:
             while not self._stopping:
                 remaining = None
-                if not self._held and (queue := self._queue()):
-                    remaining = queue[0].leaves_queue_at - time.monotonic()
+                if self._queue and not self._held:
+                    remaining = self._queue[0].leaves_queue_at - time.monotonic()
                     if remaining <= 0:
-                        queue[0].state = "in_progress"
+                        job = self._queue.pop(0)
+                        job.state = "in_progress"
                         self._changed.notify_all()
-                        return queue[0]
+                        return job
                 self._changed.wait(remaining)
         return None
 
