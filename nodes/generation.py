@@ -21,6 +21,7 @@ from .identity import fingerprint
 from .kling.request import Request
 from .ledger import Entry
 from .media import host
+from .media.served import Store
 from .pricing import estimate
 from .runcomfy.client import GENERATIONS_URL, NotNow, Result
 from .threads import off_loop, start
@@ -61,6 +62,7 @@ class _Generation(Corridor):
             "seconds": request.seconds,
             "audio": request.audio,
         }
+        self.store = Store(workspace.private / "media")
         self.submission: Future[Entry] | None = None
 
     async def _lead(self) -> bool:
@@ -102,17 +104,27 @@ class _Generation(Corridor):
             await off_loop(self.ledger.check_not_damaged)
             await off_loop(self._reserve)
         try:
-            way = await off_loop(host.choose, self.account, self.workspace)
-            body, notes = await off_loop(host.host_all, self.request.body, way)
-            for note in notes:
-                self.progress.note(note)
-            self.progress.update(stage="submitting")
-            return await self._submit_once(body)
+            return await self._submit_once(await self._hosted())
         except BaseException as error:
             # Once a submission has left, only a clear refusal says that it cost nothing.
             if self.submission is None or isinstance(error, (RefusedError, AccountError)):
                 session_budget.release(self.name)
+                start(self.store.withdraw, self.name)
             raise
+
+    async def _hosted(self) -> dict[str, Any]:
+        """The request's body with a URL for each of its media. Raises HostingError before anything is paid."""
+        settings, free = self.account.settings, self.account.free
+        way = await off_loop(lambda: host.choose(settings, self.store, self.name, free=free))
+        try:
+            body, notes = await off_loop(host.host_all, self.request.body, way)
+        except BaseException:
+            start(way.withdraw)
+            raise
+        for note in notes:
+            self.progress.note(note)
+        self.progress.update(stage="submitting")
+        return body
 
     def _reserve(self) -> None:
         if (limit := self.account.settings.budget_usd) is not None:
@@ -174,6 +186,7 @@ class _Generation(Corridor):
         if outcome:
             self.ledger.cancelled(entry.id)
             session_budget.release(self.name)
+            self.store.withdraw(self.name)
             became = "was cancelled. Running the node again submits it anew."
         elif outcome is False:
             became = "can no longer be cancelled and runs on. Running the node again takes it up."
@@ -185,6 +198,7 @@ class _Generation(Corridor):
 
     def _ended(self, entry: Entry, result: Result) -> None:
         session_budget.settle(self.name, result.cost_usd)
+        self.store.withdraw(self.name)
         super()._ended(entry, result)
 
     def _durations(self) -> Sequence[float]:

@@ -55,8 +55,8 @@ def test_golden_vectors(request_: Request, variation: int, golden: str) -> None:
 
 def test_the_plainest_vector_by_hand() -> None:
     written = (
-        '{"body":{"aspect_ratio":"16:9","cfg_scale":0.5,"duration":5,"prompt":"A river at dawn","shot_type":"customize",'
-        '"sound":true},"model":"kling/kling-3.0/pro/text-to-video","variation":0}'
+        '{"body":{"aspect_ratio":"16:9","cfg_scale":0.5,"duration":5,"prompt":"A river at dawn",'
+        '"shot_type":"customize","sound":true},"model":"kling/kling-3.0/pro/text-to-video","variation":0}'
     )
     assert fingerprint(text(), 0) == hashlib.sha256(written.encode()).hexdigest()
 
