@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE))
 
 from figure import Figure  # noqa: E402
 
-FIGURES = ("stills", "waiting", "start", "rehearsal", "lookup")
+FIGURES = ("stills", "waiting", "download", "many", "submitting", "start", "overhead", "rehearsal", "lookup")
 COLUMNS = ("figure", "measured", "target", "baseline", "ratio", "")
 
 
