@@ -14,6 +14,12 @@ export function addStoryboardEditor(node) {
   const script = node.widgets.find(({ name }) => name === "script");
   script.hidden = script.options.hidden = true;
   const editor = new StoryboardEditor(script, () => grow(node));
+  const { onConnectionsChange } = node;
+  node.onConnectionsChange = function (...args) {
+    onConnectionsChange?.apply(this, args);
+    const slot = node.inputs.findIndex(({ name }) => name === "script");
+    editor.setLinked(slot >= 0 && node.isInputConnected(slot));
+  };
   addPanel(node, "storyboard_editor", editor.element, () => editor.height);
   node.setSize([Math.max(node.size[0], NODE_WIDTH), node.computeSize()[1]]);
 }
@@ -23,6 +29,7 @@ class StoryboardEditor {
     this.script = script;
     this.grow = grow;
     this.cards = [];
+    this.linked = false;
     this.build();
     const { callback } = script;
     script.callback = (...args) => {
@@ -58,7 +65,7 @@ class StoryboardEditor {
     this.toggle = el("button.rck-button", {
       type: "button",
       "aria-pressed": "false",
-      onclick: () => this.showText(this.element.dataset.view !== "text"),
+      onclick: () => this.showText(!this.inText()),
     }, t("storyboard.text"));
     this.element = el(
       "section.rck.rck-storyboard",
@@ -134,6 +141,15 @@ class StoryboardEditor {
     this.say("storyboard.moved", { number: to + 1, count: shots.length });
   }
 
+  /** A script that comes through a link is not ours to edit. */
+  setLinked(linked) {
+    if (linked === this.linked) return;
+    this.linked = linked;
+    for (const part of [this.bar, this.add, this.list, this.source]) part.inert = linked;
+    this.element.classList.toggle("rck-linked", linked);
+    this.render();
+  }
+
   say(path, values) {
     setText(this.spoken, t(path, values));
   }
@@ -141,7 +157,7 @@ class StoryboardEditor {
   showText(shown) {
     this.element.dataset.view = shown ? "text" : "cards";
     setAttribute(this.toggle, "aria-pressed", String(shown));
-    if (!shown) this.read();
+    this.read();
   }
 
   render() {
@@ -167,9 +183,25 @@ class StoryboardEditor {
     this.element.style.setProperty("--rck-span", span);
     setText(this.total, t("storyboard.total", { seconds: total, high: TOTAL.high }));
     this.total.classList.toggle("rck-wrong", whole.some(({ field }) => field === "total"));
-    setText(this.warning, whole.map(({ rule }) => problemText(rule, { seconds: total, shots: shots.length })).join(" "));
+    setText(this.warning, this.linked ? t("storyboard.linked") : this.inText() ? this.tell(found) : this.tell(whole));
     this.add.disabled = total + SHOT.low > TOTAL.high;
+    this.add.title = this.add.disabled ? t("storyboard.full", { high: TOTAL.high, low: SHOT.low }) : "";
     this.bar.dataset.over = total > TOTAL.high;
+  }
+
+  inText() {
+    return this.element.dataset.view === "text";
+  }
+
+  /** Problems in words, naming the shot: the text view has no card to show them on. */
+  tell(found) {
+    const { shots } = this.storyboard;
+    return found
+      .map(({ shot, rule }) => {
+        const text = problemText(rule, { seconds: shots[shot]?.seconds });
+        return shot === undefined ? text : t("storyboard.inShot", { number: shot + 1, problem: text });
+      })
+      .join(" ");
   }
 }
 
