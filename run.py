@@ -19,6 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Callable
 
 ROOT = Path(__file__).resolve().parent
 TESTS = ROOT / "tests"
@@ -58,7 +59,7 @@ def bench(argv: list[str]) -> int:
 def test(argv: list[str]) -> int:
     if argv:
         return python("-m", "pytest", *argv)
-    checks = {
+    checks: dict[str, Callable[[], int]] = {
         "ruff check": lambda: python("-m", "ruff", "check"),
         "ruff format": lambda: python("-m", "ruff", "format", "--check"),
         "mypy": lambda: python("-m", "mypy"),
