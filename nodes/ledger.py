@@ -19,14 +19,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from .errors import LedgerError
 
@@ -79,6 +80,7 @@ CREATE TABLE files (
     sha256 TEXT NOT NULL,
     PRIMARY KEY (generation, position)
 );
+CREATE TABLE graphs (signature TEXT PRIMARY KEY, generation INTEGER NOT NULL REFERENCES generations (id));
 """
 
 
@@ -133,8 +135,10 @@ class Entry:
 class Ledger:
     """One ledger in one folder. Safe to share between threads and processes: every call is a transaction."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, shared: bool | None = None) -> None:
+        """shared: whether the folder lies on a network share; None finds out."""
         self.folder = folder
+        self._shared = shared
 
     @property
     def path(self) -> Path:
@@ -229,7 +233,8 @@ class Ledger:
     ) -> Entry:
         """Bind a request of the account to these inputs. Raises LedgerError if it is bound to others.
 
-        An uncertain or unfinished entry of the same inputs stays on record, no longer bound to them.
+        An uncertain submission of the same inputs is taken to be this request. Any other clip of theirs stays on
+        record, no longer bound to them.
         """
         with self._transaction() as db:
             known = _entry(db, "request_id = ?", request_id)
@@ -238,19 +243,15 @@ class Ledger:
                     f"Request {request_id} is already the clip of other inputs. To use it here too, load it with "
                     "Kling Fetch Video (RunComfy). Nothing was submitted."
                 )
-            if known and known.fingerprint == fingerprint and known.state in LIVE:
+            if known and known.fingerprint == fingerprint:
                 return known
+            since = time.time()
             live = _entry(db, f"fingerprint = ? AND state IN {LIVE}", fingerprint)
             if live and live.state in ("submitting", "uncertain"):
-                # The lost submission is found: it is this request, and keeps its place on record as such.
-                db.execute("DELETE FROM generations WHERE request_id = ?", (request_id,))
-                db.execute(
-                    "UPDATE generations SET state = 'submitted', request_id = ?, account = ?, submitted = created "
-                    "WHERE id = ?",
-                    (request_id, _mark(db, token), live.id),
-                )
-                return _entry(db, "id = ?", live.id)
-            if live:
+                # The lost submission is found: it is this request.
+                since = live.created
+                db.execute("DELETE FROM generations WHERE id = ?", (live.id,))
+            elif live:
                 db.execute("UPDATE generations SET fingerprint = NULL WHERE id = ?", (live.id,))
             if known:
                 state = "saved" if known.files else "submitted"
@@ -260,12 +261,11 @@ class Ledger:
                     (fingerprint, state, model_id, seconds, audio, known.id),
                 )
                 return _entry(db, "id = ?", known.id)
-            now = time.time()
             cursor = db.execute(
                 "INSERT INTO generations "
                 "(fingerprint, state, model_id, seconds, audio, request_id, account, created, submitted) "
                 "VALUES (?, 'submitted', ?, ?, ?, ?, ?, ?, ?)",
-                (fingerprint, model_id, seconds, audio, request_id, _mark(db, token), now, now),
+                (fingerprint, model_id, seconds, audio, request_id, _mark(db, token), since, since),
             )
             return _entry(db, "id = ?", cursor.lastrowid)
 
@@ -279,6 +279,21 @@ class Ledger:
                 (request_id, _mark(db, token), now, now),
             )
             return _entry(db, "request_id = ?", request_id)
+
+    def note_graph(self, signature: str, request_id: str) -> None:
+        """Note that this part of a prompt (see graph.py) asks for the clip of this request."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO graphs SELECT ?, id FROM generations WHERE request_id = ?",
+                (signature, request_id),
+            )
+
+    def find_graph(self, signature: str) -> Entry | None:
+        """The live entry of the clip that this part of a prompt asked for, where one was noted."""
+        return self._one(
+            f"id = (SELECT generation FROM graphs WHERE signature = ?) AND fingerprint NOT NULL AND state IN {LIVE}",
+            signature,
+        )
 
     def is_account(self, entry: Entry, token: str) -> bool:
         """Whether the entry was made with this token."""
@@ -314,8 +329,14 @@ class Ledger:
             return int(db.execute("SELECT count(*) FROM generations").fetchone()[0])
 
     def check_not_damaged(self) -> None:
-        """Raises LedgerError while a damaged ledger lies beside this one: what it paid for is not known here."""
-        self.count()
+        """Raises LedgerError where this ledger is damaged, or one lies beside it: what it paid for is not known here.
+
+        Looks at every page: a misplaced one makes an index say that a clip was never bought.
+        """
+        with self._reading() as db:
+            found = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
         self._refuse_damaged()
 
     def _refuse_damaged(self) -> None:
@@ -358,44 +379,44 @@ class Ledger:
                 db.execute(begin)
                 yield db
                 db.execute("COMMIT")
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, NotImplementedError, sqlite3.Error) as error:
             if type(error) is sqlite3.DatabaseError or "no such table" in str(error):
-                self._set_aside()
+                with contextlib.suppress(OSError):  # Windows moves no file that another process has open
+                    self._set_aside()
                 self._refuse_damaged()
             raise LedgerError(
-                f"The record of paid generations, {self.path}, cannot be used ({error}). Nothing was submitted: "
-                "without it a clip could be paid twice. Make its folder writable, or free disk space, and run again."
+                f"The record of paid generations, {self.path}, cannot be used ({error}). Nothing is submitted without "
+                "it, since a clip could be paid twice. Make its folder writable, or free disk space, and run again."
             ) from None
 
     def _create(self) -> None:
         """Make a new ledger whole under another name first: an empty file in its place is damage, not newness."""
-        if self.path.exists():
-            if self.path.stat().st_size == 0:
-                self._set_aside()
-            else:
-                return
+        if self._is_there():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
-        fresh = self.folder / f"{FILE}.{secrets.token_hex(8)}.new"
-        db = sqlite3.connect(fresh)
-        try:
-            db.executescript(SCHEMA)
-            db.execute("INSERT INTO secret VALUES (?)", (secrets.token_hex(32),))
-            db.commit()
-            db.execute(f"PRAGMA journal_mode = {'DELETE' if on_network(self.folder) else 'WAL'}")
-        finally:
-            db.close()
-        try:
-            os.link(fresh, self.path)
-        except FileExistsError:
-            pass
-        except OSError:  # no hard links here
-            if not self.path.exists():
+        with FileLock(self.folder / "creating.lock"):
+            if self._is_there():
+                return
+            self._set_aside()  # a journal that outlived its ledger would be read into the new one
+            fresh = self.folder / f"{FILE}.{secrets.token_hex(8)}.new"
+            try:
+                with contextlib.closing(sqlite3.connect(fresh)) as db:
+                    db.executescript(SCHEMA)
+                    db.execute("INSERT INTO secret VALUES (?)", (secrets.token_hex(32),))
+                    db.commit()
+                    shared = on_network(self.folder) if self._shared is None else self._shared
+                    db.execute(f"PRAGMA journal_mode = {'DELETE' if shared else 'WAL'}")
                 fresh.replace(self.path)
-        fresh.unlink(missing_ok=True)
+            finally:
+                fresh.unlink(missing_ok=True)
+
+    def _is_there(self) -> bool:
+        return self.path.exists() and self.path.stat().st_size > 0
 
     def _set_aside(self) -> None:
         name = f"{DAMAGED}-{time.strftime('%Y-%m-%d-%H%M%S')}-{secrets.token_hex(2)}.sqlite3"
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        # The file itself last: a new ledger made in its place must not find the old one's journal.
+        for suffix in ("-wal", "-shm", "-journal", ""):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").replace(self.folder / f"{name}{suffix}")
 
@@ -406,13 +427,15 @@ def on_network(folder: Path) -> bool:
         import psutil
     except ImportError:
         return False
-    if str(folder.resolve()).startswith("\\\\"):
+    return is_shared(folder, {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)})
+
+
+def is_shared(folder: Path, mounts: Mapping[Path, str]) -> bool:
+    """Whether a folder lies on a file system of the network. mounts: the file system's type by mount point."""
+    folder = folder.resolve()
+    if str(folder).startswith("\\\\"):
         return True
-    above = (folder.resolve(), *folder.resolve().parents)
-    inside = [part for part in psutil.disk_partitions(all=True) if Path(part.mountpoint) in above]
-    if not inside:
-        return False
-    kind = max(inside, key=lambda part: len(part.mountpoint)).fstype.lower()
+    kind = next((mounts[above].lower() for above in (folder, *folder.parents) if above in mounts), "")
     return kind in NETWORK_SYSTEMS or kind.startswith("fuse.ssh")
 
 
