@@ -23,6 +23,7 @@ class Lease:
         """Join the waiters. Raises LedgerError where files cannot be locked."""
         self._folder = folder
         self._name = fingerprint
+        self._gave_up = False
         self._lead = _lock(folder / f"{fingerprint}.lead")
         self._door = _lock(folder / "door")
         try:
@@ -46,16 +47,23 @@ class Lease:
             self._lead.acquire(timeout=0)
         except Timeout:
             return False
-        return True
+        if self._gave_up:  # by another thread, while this one was asking
+            self._lead.release()
+        return self.leads
 
     def leave(self) -> bool:
-        """Stop waiting; the lead, if held, stays. Returns whether nobody else waits. Blocks for an instant."""
+        """Stop waiting. Returns whether nobody else waits; otherwise the lead is theirs. Blocks for an instant."""
         with self._door:
             self._waiter.release()
             Path(self._waiter.lock_file).unlink(missing_ok=True)
-            return not any(self._is_alive(path) for path in self._folder.glob(f"{self._name}.*.waiter"))
+            others = any(self._is_alive(path) for path in self._folder.glob(f"{self._name}.*.waiter"))
+            if others:
+                # Behind the door, or the next to leave would find it taken and neither would be the last.
+                self._lead.release()
+            return not others
 
     def give_up_lead(self) -> None:
+        self._gave_up = True
         self._lead.release()
 
     def _is_alive(self, waiter: Path) -> bool:
