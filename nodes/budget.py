@@ -6,6 +6,8 @@ import threading
 
 from .errors import BudgetError
 
+NAME = "RUNCOMFY_KLING_SESSION_BUDGET_USD"
+
 
 class SessionBudget:
     """The spending of one ComfyUI session in USD: estimates until RunComfy reports a cost."""
@@ -17,18 +19,18 @@ class SessionBudget:
 
     def reserve(self, generation: str, estimate: float | None, limit: float) -> None:
         """Set an estimate aside for a generation. Raises BudgetError where that could pass the limit."""
-        name = "RUNCOMFY_KLING_SESSION_BUDGET_USD"
         if estimate is None:
             raise BudgetError(
-                f"The price of this clip is not known and a session budget is set ({name} = {limit:g}), so nothing "
+                f"The price of this clip is not known and a session budget is set ({NAME} = {limit:g}), so nothing "
                 "was submitted. Try again later, or unset the budget."
             )
         with self._lock:
-            taken = self._spent + sum(self._reserved.values())
+            # Without what the same generation set aside before: it is submitted once.
+            taken = self._spent + sum(usd for name, usd in self._reserved.items() if name != generation)
             if taken + estimate > limit:
                 raise BudgetError(
                     f"This clip may cost {estimate:.2f} USD, and {taken:.2f} USD of the session's budget of {limit:g} "
-                    f"USD are spent or reserved, so nothing was submitted. Raise {name}, or restart ComfyUI to begin "
+                    f"USD are spent or reserved, so nothing was submitted. Raise {NAME}, or restart ComfyUI to begin "
                     "a new session."
                 )
             self._reserved[generation] = estimate
