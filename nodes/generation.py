@@ -93,7 +93,8 @@ class _Generation(Corridor):
     def _share_outcome(self) -> None:
         """A follower does not buy again what failed in front of its eyes."""
         last = self.ledger.newest(self.name)
-        if last and (self.before is None or last.id > self.before.id) and last.state in ("failed", "cancelled"):
+        before = self.before and (self.before.id, self.before.state)
+        if last and (last.id, last.state) != before and last.state in ("failed", "cancelled"):
             words = f": “{last.message}”" if last.message else ""
             raise FailedError(
                 f"Request {last.request_id}, shared with another node, ended as {last.state}{words}. {self.again}"
@@ -139,6 +140,7 @@ class _Generation(Corridor):
             try:
                 return await asyncio.wrap_future(self.submission)
             except NotNow as trouble:
+                self.submission = None
                 unreached += trouble.retry_after is None
                 if unreached == UNREACHED_TRIES:
                     raise RefusedError(
@@ -157,7 +159,8 @@ class _Generation(Corridor):
             raise
         except BaseException as error:
             why = str(error) if isinstance(error, UncertainError) else type(error).__name__
-            self.ledger.uncertain(entry.id, why)
+            with contextlib.suppress(LedgerError):  # what stays `submitting` is uncertain to the next run
+                self.ledger.uncertain(entry.id, why)
             raise UncertainError(_uncertain_sentence(why)) from None
         log.info("RunComfy request %s submitted to %s", request_id, self.request.endpoint.model_id)
         try:
@@ -172,8 +175,7 @@ class _Generation(Corridor):
         if self.submission:
             with contextlib.suppress(Exception):
                 self.submission.result()
-        last = self.lease.leave()
-        if stopped and last and self.lease.try_lead():
+        if self.lease.leave() and stopped and self.lease.try_lead():
             self._cancel()
         self.lease.give_up_lead()
 
