@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from photographs import NAMES, SIZES, decoded, noise, photograph, psnr
+from pictures import NAMES, SIZES, decoded, noise, photograph, psnr
 from PIL import Image
 from runcomfy_kling.nodes.errors import HostingError
 from runcomfy_kling.nodes.media.encode import LOSSLESS_PIXELS, encode

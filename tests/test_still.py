@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photographs import photograph
+from pictures import photograph
 from runcomfy_kling.nodes.errors import InputError
 from runcomfy_kling.nodes.media.still import still, stills, warnings
 from runcomfy_kling.nodes.media.types import Still
