@@ -1,5 +1,6 @@
 """The nodes of the pack, one file each. Ids are public: shared workflows rely on them."""
 
+from . import comfy, routes
 from .element import Element
 from .fetch_video import FetchVideo
 from .image_to_video import ImageToVideo
@@ -17,3 +18,6 @@ _NODES = (
 )
 NODE_CLASS_MAPPINGS = {node_id: node for node_id, _, node in _NODES}
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: name for node_id, name, _ in _NODES}
+
+if comfy.is_here():
+    routes.register()

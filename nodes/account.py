@@ -35,7 +35,11 @@ class Account:
 def live(settings: Settings, private: Path) -> Account:
     """The user's account. Raises AccountError where no token is set."""
     token = settings.require_token()
-    return Account(Client(settings.base_url, token), Ledger(private / "ledger"), settings, token)
+    return Account(Client(settings.base_url, token), live_ledger(private), settings, token)
+
+
+def live_ledger(private: Path) -> Ledger:
+    return Ledger(private / "ledger")
 
 
 class _Rehearsals:
@@ -57,7 +61,7 @@ class _Rehearsals:
 
                 self._folder = tempfile.TemporaryDirectory(prefix="runcomfy-kling-rehearsal-")
                 # Long enough in the queue to be seen there.
-                self._server = RehearsalServer(queue_seconds=1.5).start()
+                self._server = RehearsalServer(queue_seconds=1.5, keep_bodies=False).start()
         assert self._folder is not None
         token = "rehearsal"
         ledger = Ledger(Path(self._folder.name))

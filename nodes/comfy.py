@@ -51,6 +51,13 @@ def workspace(node_id: str, graph: Mapping[str, Any] | None, extra: Mapping[str,
     )
 
 
+def background_workspace() -> Workspace:
+    """Where a clip is brought that no node asked for: nothing shows it, and Stop does not reach it."""
+    return Workspace(
+        private=private_folder(), names=_names, show=lambda facts: None, stopped=lambda: False, metadata={}
+    )
+
+
 def private_folder() -> Path:
     """A folder of ours in ComfyUI's user data that its web server does not serve."""
     if not is_here():
@@ -153,6 +160,22 @@ def list_item() -> int:
 
     context = get_executing_context()
     return (context.list_index or 0) if context else 0
+
+
+# Where ComfyUI itself says what would change the output of a node that reads a file.
+READERS = {"LoadImage": "IS_CHANGED", "LoadImageMask": "IS_CHANGED", "LoadVideo": "fingerprint_inputs"}
+
+
+def changes(class_type: str, inputs: Mapping[str, Any]) -> Any:
+    """What may change the output of a node beside its inputs; see graph.signature. Raises LookupError."""
+    import nodes
+
+    node = nodes.NODE_CLASS_MAPPINGS[class_type]
+    if class_type in READERS:
+        return str(getattr(node, READERS[class_type])(**inputs))
+    if hasattr(node, "IS_CHANGED") or "fingerprint_inputs" in vars(node):
+        raise LookupError(class_type)
+    return None
 
 
 def video(path: Path) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import comfy
+from . import comfy, graph
+from .errors import LedgerError
 from .inputs import CATEGORY, OUTPUT_TOOLTIPS, RETURN_NAMES, RETURN_TYPES
 from .kling.request import Request, check_request_id, check_variation
 from .settings import Settings
@@ -18,6 +20,7 @@ from .workspace import Stopped, Workspace
 if TYPE_CHECKING:
     from .account import Account
     from .corridor import Delivery
+    from .ledger import Ledger
 
 Bring = Callable[["Account", "Workspace"], Awaitable["Delivery"]]
 
@@ -54,7 +57,7 @@ async def generated(
     async def bring(account: Account, workspace: Workspace) -> Delivery:
         from .generation import generate
 
-        return await generate(
+        delivery = await generate(
             request,
             variation=variation,
             prefix=filename_prefix,
@@ -62,6 +65,8 @@ async def generated(
             account=account,
             workspace=workspace,
         )
+        await off_loop(_note_graph, account.ledger, hidden, delivery.request_id)
+        return delivery
 
     return await delivered(bring, rehearsal=rehearsal, **hidden)
 
@@ -95,6 +100,14 @@ async def delivered(
         "ui": comfy.preview(delivery.files),
         "result": (str(first), comfy.video(first), frame, delivery.request_id),
     }
+
+
+def _note_graph(ledger: Ledger, hidden: Mapping[str, Any], request_id: str) -> None:
+    """Let the editor say "already paid" of this graph. Not worth failing for once the clip is there."""
+    known = graph.signature(hidden.get("prompt_graph") or {}, hidden.get("unique_id", ""), comfy.changes)
+    if known:
+        with contextlib.suppress(LedgerError):
+            ledger.note_graph(known, request_id)
 
 
 class _Delivered:
