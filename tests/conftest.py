@@ -43,6 +43,8 @@ def needs_comfyui(item: pytest.Item) -> bool:
     return "start_comfyui" in getattr(item, "fixturenames", ())
 
 
+# First, so that pytest-xdist, which reads the mark in the same hook, finds it.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if needs_comfyui(item):
