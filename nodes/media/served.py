@@ -50,7 +50,8 @@ class Store:
                 shutil.copyfileobj(source, copy, 1 << 20)
             os.replace(part, self._folder / name)
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
             raise HostingError(
                 f"{payload.name} could not be written to {self._folder} ({error.strerror}). Nothing was submitted."
             ) from None
