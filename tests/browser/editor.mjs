@@ -1,0 +1,243 @@
+/**
+ * The pack in the graph editor, from the first card of a storyboard to the clip back on the canvas.
+ * Takes its setup as JSON in the first argument: see `open`, and `pictures`, a folder for a picture of each step.
+ */
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+
+import { accessibility, load, open, ready, until } from "./browser.mjs";
+
+const SCRIPT = "[5s] Wide shot of terraced hills at dusk.\n[3s] Close on two glasses touching.";
+const LAMP = "A lamp is lit.";
+
+const workflow = {
+  last_node_id: 2,
+  last_link_id: 1,
+  nodes: [
+    {
+      id: 1, type: "RunComfyKlingStoryboard", pos: [90, 120], size: [440, 420], flags: {}, order: 0, mode: 0,
+      inputs: [], properties: {}, widgets_values: [SCRIPT],
+      outputs: [
+        { name: "storyboard", type: "KLING_STORYBOARD", links: [1] },
+        { name: "duration", type: "INT", links: null },
+      ],
+    },
+    {
+      id: 2, type: "RunComfyKlingTextToVideo", pos: [620, 120], size: [400, 640], flags: {}, order: 1, mode: 0,
+      inputs: [{ name: "storyboard", type: "KLING_STORYBOARD", link: 1 }],
+      outputs: [], properties: {},
+      widgets_values: ["", "pro", 5, "16:9", false, 0.5, "", "customize", 0, "fixed", true, "video/kling", ""],
+    },
+  ],
+  links: [[1, 1, 0, 2, 0, "KLING_STORYBOARD"]],
+  groups: [], config: {}, extra: {}, version: 0.4,
+};
+
+const setup = JSON.parse(process.argv[2]);
+const { page, complaints, settings, close } = await open(setup);
+
+const script = () => app.graph.nodes.find(({ type }) => type === "RunComfyKlingStoryboard")?.widgets[0].value;
+const scriptIs = (wanted) => until(page, script, wanted);
+const button = (name) => page.getByRole("button", { name, exact: true });
+const title = page.locator(".rck-live-title");
+
+async function drag(from, to) {
+  await page.mouse.move(from.x, from.y);
+  await page.mouse.down();
+  await page.mouse.move((from.x + to.x) / 2, (from.y + to.y) / 2);
+  await page.mouse.move(to.x, to.y);
+  await page.mouse.up();
+}
+
+async function middle(locator) {
+  const { x, y, width, height } = await locator.boundingBox();
+  return { x: x + width / 2, y: y + height / 2 };
+}
+
+async function restart(values = {}) {
+  await settings(values);
+  await page.reload();
+  await ready(page);
+}
+
+const steps = {
+  async "a new node starts with its variation fixed"() {
+    const control = await page.evaluate(() => {
+      const node = LiteGraph.createNode("RunComfyKlingTextToVideo");
+      app.graph.add(node);
+      const value = node.widgets.find(({ name }) => name === "variation").linkedWidgets[0].value;
+      app.graph.remove(node);
+      return value;
+    });
+    assert.equal(control, "fixed");
+  },
+
+  async "links have their colours in every palette"() {
+    for (const palette of ["light", "dark"]) {
+      await page.evaluate((id) => app.extensionManager.setting.set("Comfy.ColorPalette", id), palette);
+      await until(page, () => app.canvas.default_connection_color_byType.KLING_STORYBOARD, "#4db6ac");
+      await until(page, () => app.canvas.constructor.link_type_colors.KLING_ELEMENTS, "#f48fb1");
+    }
+  },
+
+  async "a storyboard by mouse"() {
+    await load(page, workflow);
+    await button("Add shot").click();
+    await page.keyboard.type(LAMP);
+    await scriptIs(`${SCRIPT}\n[5s] ${LAMP}`);
+    const second = (await page.locator(".rck-bar-shots").boundingBox()).width / 15;
+    const border = await middle(page.getByRole("slider", { name: "End of shot 1" }));
+    await drag(border, { x: border.x - second, y: border.y });
+    await scriptIs(`[4s] Wide shot of terraced hills at dusk.\n[4s] Close on two glasses touching.\n[5s] ${LAMP}`);
+    const handle = page.locator(".rck-handle");
+    const { x, y } = await middle(handle.nth(0));
+    await drag(await middle(handle.nth(2)), { x, y: y - 6 });
+    await scriptIs(`[5s] ${LAMP}\n[4s] Wide shot of terraced hills at dusk.\n[4s] Close on two glasses touching.`);
+  },
+
+  async "undo and redo"() {
+    await page.keyboard.press("Control+z");
+    await scriptIs(`[4s] Wide shot of terraced hills at dusk.\n[4s] Close on two glasses touching.\n[5s] ${LAMP}`);
+    await page.keyboard.press("Control+z");
+    await scriptIs(`${SCRIPT}\n[5s] ${LAMP}`);
+    await page.keyboard.press("Control+y");
+    await scriptIs(`[4s] Wide shot of terraced hills at dusk.\n[4s] Close on two glasses touching.\n[5s] ${LAMP}`);
+  },
+
+  async "a storyboard by keyboard"() {
+    await load(page, workflow);
+    await page.locator(".rck-handle").nth(0).focus();
+    await page.keyboard.press("ArrowDown");
+    await scriptIs("[3s] Close on two glasses touching.\n[5s] Wide shot of terraced hills at dusk.");
+    const focused = () => document.activeElement.getAttribute("aria-label");
+    await until(page, focused, "Shot 2: move it with the arrow keys up and down");
+    await page.keyboard.press("Tab");
+    await until(page, focused, "Length of shot 2 in seconds");
+    await page.keyboard.press("ArrowDown");
+    await scriptIs("[3s] Close on two glasses touching.\n[4s] Wide shot of terraced hills at dusk.");
+    await page.getByRole("slider", { name: "End of shot 2" }).focus();
+    await page.keyboard.press("ArrowRight");
+    await scriptIs("[3s] Close on two glasses touching.\n[5s] Wide shot of terraced hills at dusk.");
+    await page.getByRole("button", { name: "Remove shot 1" }).press("Enter");
+    await scriptIs("[5s] Wide shot of terraced hills at dusk.");
+    await page.keyboard.press("Delete");
+    await until(page, () => app.graph.nodes.length, 2);
+  },
+
+  async "what is wrong is told where it is wrong"() {
+    await button("Text").click();
+    await page.getByLabel("The storyboard as text").fill("[2s] Short.\n[14s]");
+    await page.getByText("Shot 1: 2 s: a shot lasts 3 to 15 s. Shot 2: Say what this shot shows.").waitFor();
+    await button("Text").click();
+    await page.getByText("Say what this shot shows.", { exact: true }).waitFor();
+    await page.getByText("A whole video lasts 3 to 15 s").waitFor();
+    assert.equal(await page.locator("[aria-invalid=true]").count(), 2);
+    assert.equal(await button("Add shot").isDisabled(), true);
+  },
+
+  async "a run in rehearsal, with a reload half way"() {
+    await load(page, workflow);
+    await page.getByText("8 s · pro · silent").waitFor();
+    await page.getByText("rehearsal, free").waitFor();
+    await page.evaluate(() => app.queuePrompt(0, 1));
+    await title.getByText(/Queued|Generating/).waitFor();
+    await page.reload();
+    await ready(page);
+    await title.getByText(/Queued|Generating|Downloading|Rehearsal saved/).waitFor();
+    await title.getByText("Rehearsal saved").waitFor({ timeout: 60_000 });
+    await page.waitForFunction(() => [...document.querySelectorAll("video")].some(({ readyState }) => readyState >= 2));
+    await button("Copy the request id").click();
+    const id = await page.locator(".rck-request code").textContent();
+    assert.ok(id.length > 8);
+    assert.equal(await page.evaluate(() => navigator.clipboard.readText()), id);
+  },
+
+  async "the clip brings its graph back"() {
+    const source = await page.evaluate(() => [...document.querySelectorAll("video")].map(({ src, currentSrc }) => currentSrc || src).find(Boolean)
+      ?? document.querySelector("video source").src);
+    await load(page, { ...workflow, nodes: [workflow.nodes[1]], links: [] });
+    await until(page, script, undefined);
+    await page.evaluate(async (src) => {
+      const bytes = await (await fetch(src)).blob();
+      const dataTransfer = new DataTransfer();
+      dataTransfer.items.add(new File([bytes], "clip.mp4", { type: "video/mp4" }));
+      const at = { bubbles: true, cancelable: true, clientX: 1300, clientY: 700, dataTransfer };
+      const canvas = document.querySelector("#graph-canvas");
+      for (const name of ["dragenter", "dragover", "drop"]) canvas.dispatchEvent(new DragEvent(name, at));
+    }, source);
+    await scriptIs(SCRIPT);
+  },
+
+  async "names, and contrast on dark and light"() {
+    await page.evaluate(() => {
+      app.canvas.ds.scale = 1;
+      app.canvas.ds.offset = [0, 0];
+    });
+    await button("Text").waitFor();
+    for (const palette of ["light", "dark"]) {
+      await page.evaluate((id) => app.extensionManager.setting.set("Comfy.ColorPalette", id), palette);
+      await until(page, accessibility, []);
+      await picture(palette);
+    }
+  },
+
+  async "other languages"() {
+    await restart({ "Comfy.Locale": "ko" });
+    await load(page, workflow);
+    await button("샷 추가").waitFor();
+    await page.getByText("리허설, 무료").waitFor();
+    await restart({ "Comfy.Locale": "en" });
+  },
+
+  async "a token is set and cleared"() {
+    await page.evaluate(() => app.extensionManager.command.execute("Comfy.ShowSettingsDialog"));
+    await page.getByText("RunComfy Kling", { exact: true }).first().click();
+    await page.getByText("No token yet").waitFor();
+    await page.getByLabel("RunComfy API token").fill("not-a-real-token");
+    await button("Save").click();
+    await page.getByText("In force: the token saved here.").waitFor();
+    await until(page, accessibility, []);
+    assert.equal(await page.getByLabel("RunComfy API token").inputValue(), "");
+    await button("Clear").click();
+    await page.getByText("No token yet").waitFor();
+    await page.keyboard.press("Escape");
+  },
+
+  async "ten thousand generations"() {
+    await page.evaluate(() => app.extensionManager.command.execute("Workspace.ToggleSidebarTab.runcomfy-kling-generations"));
+    const list = page.getByRole("listbox", { name: "Kling generations" });
+    await list.getByRole("option").first().click();
+    await button("Copy id").waitFor();
+    await until(page, accessibility, []);
+    await list.evaluate((element) => (element.scrollTop = element.scrollHeight));
+    await list.getByText(setup.oldest).waitFor();
+    assert.ok((await list.getByRole("option").count()) < 40);
+  },
+
+  async "nothing is left behind when the nodes are gone"() {
+    await page.evaluate(() => app.graph.clear());
+    await until(page, () => window.intervalsOf("/js/live.js"), 0);
+    await until(page, () => document.querySelectorAll(".rck-live, .rck-storyboard").length, 0);
+    assert.deepEqual(complaints, []);
+  },
+};
+
+let number = 0;
+const picture = (name) =>
+  page.screenshot({ path: join(setup.pictures, `${String(number).padStart(2, "0")}-${name.replace(/\W+/g, "-")}.png`) });
+
+let failed = false;
+for (const [name, step] of Object.entries(steps)) {
+  number += 1;
+  try {
+    await step();
+    console.log(`ok: ${name}`);
+  } catch (error) {
+    failed = true;
+    console.log(`FAILED: ${name}\n${error.stack}\n${complaints.join("\n")}`);
+  }
+  await picture(name);
+}
+await close();
+process.exitCode = failed ? 1 : 0;
