@@ -37,7 +37,7 @@ class Bucket(Way):
         self._name = name
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._seconds = min(int(seconds), LONGEST_LINK_SECONDS)
-        self._client = _client(endpoint_url)
+        self._client = _client(name, endpoint_url)
         self.endpoint_url: str = self._client.meta.endpoint_url
         # One upload at a time per key, so that two nodes with one still send it once; keys share the locks.
         self._locks = [threading.Lock() for _ in range(64)]
@@ -47,13 +47,13 @@ class Bucket(Way):
         import botocore.exceptions as trouble
 
         digest = payload.digest()
-        place = {"Bucket": self._name, "Key": f"{self._prefix}{digest}.{payload.suffix}"}
+        key = f"{self._prefix}{digest}.{payload.suffix}"
         try:
             with self._locks[int(digest[:2], 16) % len(self._locks)]:
-                if not self._holds(place, payload.size):
+                if not self._holds(key, payload.size):
                     with payload.open() as file:
-                        self._client.put_object(**place, Body=file, ContentType=payload.content_type)
-            link: str = self._client.generate_presigned_url("get_object", Params=place, ExpiresIn=self._seconds)
+                        self._client.put_object(Bucket=self._name, Key=key, Body=file, ContentType=payload.content_type)
+            link = self.link(key)
         except trouble.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "unknown error")
             raise self._error(payload, f"refused it ({code})", REMEDIES.get(code, OTHER_REMEDY)) from None
@@ -62,11 +62,16 @@ class Bucket(Way):
         self._check(payload, link)
         return link
 
-    def _holds(self, place: dict[str, str], size: int) -> bool:
+    def link(self, key: str) -> str:
+        """The pre-signed link of an object, whether it is there or not."""
+        place = {"Bucket": self._name, "Key": key}
+        return str(self._client.generate_presigned_url("get_object", Params=place, ExpiresIn=self._seconds))
+
+    def _holds(self, key: str, size: int) -> bool:
         import botocore.exceptions as trouble
 
         try:
-            return bool(self._client.head_object(**place)["ContentLength"] == size)
+            return bool(self._client.head_object(Bucket=self._name, Key=key)["ContentLength"] == size)
         except trouble.ClientError as error:
             # 403 is what S3 says of a missing key to those who may not list the bucket: the upload will tell.
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
@@ -95,7 +100,7 @@ class Bucket(Way):
         )
 
 
-def _client(endpoint_url: str) -> Any:
+def _client(name: str, endpoint_url: str) -> Any:
     try:
         import boto3
         from botocore.config import Config
@@ -105,8 +110,9 @@ def _client(endpoint_url: str) -> Any:
     try:
         config = Config(
             signature_version="s3v4",
-            # Only AWS is sure to answer under a name per bucket.
-            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            # Only AWS is sure to answer under a host per bucket, and without one it redirects links to its regions.
+            # Its certificate covers no name with a dot.
+            s3={"addressing_style": "path" if endpoint_url or "." in name else "virtual"},
             retries={"mode": "standard", "total_max_attempts": 4},
             connect_timeout=10,
             read_timeout=60,
