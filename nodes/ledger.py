@@ -441,8 +441,10 @@ def is_shared(folder: Path, mounts: Mapping[Path, str]) -> bool:
 
 def _mark(db: sqlite3.Connection, token: str) -> str:
     """A hash of the token that is worth nothing without this ledger."""
-    key = db.execute("SELECT key FROM secret").fetchone()[0]
-    return hmac.new(bytes.fromhex(key), token.encode(), hashlib.sha256).hexdigest()
+    row = db.execute("SELECT key FROM secret").fetchone()
+    if row is None:
+        raise sqlite3.DatabaseError("its key is gone")
+    return hmac.new(bytes.fromhex(row["key"]), token.encode(), hashlib.sha256).hexdigest()
 
 
 def _entry(db: sqlite3.Connection, where: str, *values: Any) -> Any:
@@ -454,4 +456,7 @@ def _with_files(db: sqlite3.Connection, row: sqlite3.Row) -> Entry:
     files = db.execute("SELECT path, size, sha256 FROM files WHERE generation = ? ORDER BY position", (row["id"],))
     fields = dict(row)
     fields["audio"] = None if row["audio"] is None else bool(row["audio"])
-    return Entry(**fields, files=tuple(SavedFile(Path(path), size, sha256) for path, size, sha256 in files))
+    try:
+        return Entry(**fields, files=tuple(SavedFile(Path(path), size, sha256) for path, size, sha256 in files))
+    except TypeError:  # a page of another table in the place of this one's
+        raise sqlite3.DatabaseError("a clip on record has no path") from None
