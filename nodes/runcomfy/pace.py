@@ -130,7 +130,7 @@ def _schedule(centre: float, spread: float) -> list[float]:
     par = sum(at_stake) / PAR_INTERVAL
 
     low, high = 0.0, 1000.0
-    for _ in range(40):
+    for _ in range(25):
         scale = (low + high) / 2
         calls = sum(_rate(scale * u) * a for u, a in zip(urgency, at_stake, strict=True))
         low, high = (scale, high) if calls < par else (low, scale)

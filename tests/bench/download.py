@@ -6,7 +6,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from figure import MIB, Figure, load_pack, median_seconds, watched_memory
+from figure import MIB, Figure, load_pack, median_seconds, watched
 from standin import standin
 
 SIZE = 200_000_000
@@ -32,7 +32,7 @@ def measure() -> list[Figure]:
             def ours() -> None:
                 Download(folder / "ours", allow_loopback=True, show=lambda received, total: None).fetch(url)
 
-            with watched_memory() as peak:
+            with watched() as watch:
                 ours()
             assert (folder / "ours").stat().st_size == SIZE
             seconds, wire = median_seconds(ours), median_seconds(bare)
@@ -46,5 +46,5 @@ def measure() -> list[Figure]:
             f"{SIZE / MIB / wire:.0f} MiB/s bare socket to file",
             f"{ratio:.2f}",
         ),
-        Figure("  its peak memory", f"{peak.bytes / MIB:.1f} MiB", "< 16 MiB", peak.bytes < 16 * MIB),
+        Figure("  its peak memory", f"{watch.bytes / MIB:.1f} MiB", "< 16 MiB", watch.bytes < 16 * MIB),
     ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,31 +45,45 @@ def median_seconds(work: Callable[[], object], rounds: int = 5) -> float:
     return statistics.median(times)
 
 
-class Peak:
-    """bytes: the most that this process grew while it was watched."""
+class Watch:
+    """What this process used since it was first looked at. bytes: the most that it grew."""
 
     def __init__(self) -> None:
+        import psutil
+
+        self._process = psutil.Process()
+        self._idle = self._process.memory_info().rss
+        self._busy: list[tuple[float, float]] = []
         self.bytes = 0
+        self.look()
+
+    def look(self) -> None:
+        times = self._process.cpu_times()
+        self._busy.append((time.time(), times.user + times.system))
+        self.bytes = max(self.bytes, self._process.memory_info().rss - self._idle)
+
+    def cpu_share(self, start: float = 0.0, end: float = math.inf) -> float:
+        """Of one core, between two times in Unix seconds."""
+        within = [sample for sample in self._busy if start <= sample[0] <= end]
+        (first, before), (last, after) = within[0], within[-1]
+        return (after - before) / (last - first)
 
 
 @contextmanager
-def watched_memory() -> Any:
-    """Yields a Peak. Sampled: what comes and goes within 2 ms may be missed."""
-    import psutil
-
-    process = psutil.Process()
-    idle = process.memory_info().rss
-    peak = Peak()
+def watched(interval: float = 0.002) -> Iterator[Watch]:
+    """Looks every so many seconds: what comes and goes in between is missed, and looking costs some CPU."""
+    watch = Watch()
     over = threading.Event()
 
-    def sample() -> None:
-        while not over.wait(0.002):
-            peak.bytes = max(peak.bytes, process.memory_info().rss - idle)
+    def look() -> None:
+        while not over.wait(interval):
+            watch.look()
 
-    thread = threading.Thread(target=sample, daemon=True)
+    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield watch
     finally:
         over.set()
         thread.join()
+        watch.look()

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import numpy as np
-from figure import MIB, Figure, load_pack, median_seconds, watched_memory
+from figure import MIB, Figure, load_pack, median_seconds, watched
 from photographs import photograph
 
 SIZE = (3840, 2160)
@@ -33,14 +33,14 @@ def measure() -> list[Figure]:
         return encode(still(image, "start_image"), limit)
 
     # First, while the process holds no memory that an earlier round left behind.
-    with watched_memory() as peak:
+    with watched() as watch:
         encoded = ours(None)
     hosted = median_seconds(lambda: ours(None))
     inline = median_seconds(lambda: ours(INLINE_LIMIT), rounds=3)
     png = median_seconds(plain, rounds=3)
     noise = _psnr(encoded.data, still(image, "start_image").pixels)
     size = image.nbytes
-    memory = (size + peak.bytes) / size
+    memory = (size + watch.bytes) / size
     pictures = f"4K still, {len(encoded.data) / MIB:.1f} MiB {encoded.content_type.removeprefix('image/')}"
     baseline = f"{png:.2f} s Pillow's default PNG"
     return [
