@@ -110,8 +110,7 @@ def test_parallel_generations_cannot_pass_the_limit(server: FaultyServer, tmp_pa
     def ask(variation: int) -> bool:
         try:
             run(text_request(), account, workspace, variation=variation)
-        except BudgetError as error:
-            assert "nothing was submitted" in str(error)
+        except BudgetError:
             return False
         return True
 

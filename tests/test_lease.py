@@ -133,9 +133,7 @@ def test_processes_lead_and_follow(tmp_path: Path, other_process: Callable[[str]
     assert Lease(tmp_path, ONE).try_lead()
 
 
-def test_a_killed_leader_leads_no_more_and_waits_no_more(
-    tmp_path: Path, other_process: Callable[[str], Waiter]
-) -> None:
+def test_a_killed_leader_neither_leads_nor_waits(tmp_path: Path, other_process: Callable[[str], Waiter]) -> None:
     leader, follower = other_process(ONE), other_process(ONE)
     assert leader.does("try_lead") == "True"
     leader.kill()
