@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 import requests
+from corridor import image_request, live_account, plain_workspace, render, run
 from pictures import decoded, photograph
 from runcomfy_kling.nodes.errors import HostingError
 from runcomfy_kling.nodes.media.host import choose, host_all
@@ -25,6 +26,8 @@ from runcomfy_kling.nodes.media.s3 import Bucket
 from runcomfy_kling.nodes.media.served import Store
 from runcomfy_kling.nodes.media.types import Still
 from runcomfy_kling.nodes.media.way import Payload
+from runcomfy_kling.nodes.rehearsal.plan import Plan
+from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 from runcomfy_kling.nodes.settings import Settings
 
 KEY, SECRET = "the-access-key", "the-very-secret-key"
@@ -97,6 +100,30 @@ def test_a_still_goes_up_and_is_read_through_its_link(s3: S3, tmp_path: Path) ->
     assert urlsplit(hosted["start_image_url"]).path.startswith("/stills/kling/")
     way.withdraw()
     assert requests.get(hosted["start_image_url"], timeout=10).ok
+
+
+def test_runcomfy_reads_the_link_by_itself(s3: S3, tmp_path: Path) -> None:
+    plans: list[Plan] = []
+
+    def draw(plan: Plan, path: Path) -> None:
+        plans.append(plan)
+        render(plan, path)
+
+    with RehearsalServer(render=draw, fetch_remote=True) as server:
+        account = live_account(server.base_url, tmp_path, s3_bucket="stills", s3_endpoint_url=s3.url)
+        request = image_request()
+        run(request, account, plain_workspace(tmp_path))
+        (job,) = server.jobs
+    assert job.body["start_image_url"].startswith(f"{s3.url}/stills/")
+    (plan,) = plans
+    assert np.array_equal(np.asarray(plan.start), request.body["start_image_url"].pixels)
+
+
+def test_without_a_place_for_the_still_nothing_is_submitted(s3: S3, tmp_path: Path) -> None:
+    with RehearsalServer(render=render) as server:
+        account = live_account(server.base_url, tmp_path, s3_bucket="elsewhere", s3_endpoint_url=s3.url)
+        assert "NoSuchBucket" in refusal(lambda: run(image_request(), account, plain_workspace(tmp_path)))
+        assert server.jobs == []
 
 
 def test_a_file_goes_up_from_its_path(bucket: Bucket, tmp_path: Path) -> None:

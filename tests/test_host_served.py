@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -13,15 +14,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pytest
 import requests
 from aiohttp import web
-from pictures import photograph
-from runcomfy_kling.nodes.errors import HostingError
+from corridor import image_request, live_account, plain_workspace, render, run
+from pictures import decoded, photograph
+from runcomfy_kling.nodes.errors import FailedError, HostingError
 from runcomfy_kling.nodes.media.host import Inline, choose, host_all
 from runcomfy_kling.nodes.media.served import ROUTE, OwnAddress, RateLimit, Store, route_handler
 from runcomfy_kling.nodes.media.types import Still
 from runcomfy_kling.nodes.media.way import Payload
+from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 from runcomfy_kling.nodes.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +99,30 @@ def test_a_still_answers_while_the_generation_runs_and_never_after(origin: str, 
     assert requests.get(url, timeout=10).content.startswith(b"\x89PNG")
     way.withdraw()
     assert requests.get(url, timeout=10).status_code == 404
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "failed"])
+def test_the_link_lives_exactly_as_long_as_the_job(serve: Callable[..., str], tmp_path: Path, outcome: str) -> None:
+    seen: list[requests.Response] = []
+    request = image_request()
+    with RehearsalServer(render=render) as server:
+        server.outcome = outcome
+        server.hold_work()
+        account = live_account(server.base_url, tmp_path, public_origin=serve())
+
+        def look() -> None:
+            (job,) = server.wait_for(lambda: [job for job in server.jobs if job.state == "in_progress"])
+            seen.append(requests.get(job.body["start_image_url"], timeout=10))
+            server.release_work()
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        with contextlib.suppress(FailedError):
+            run(request, account, plain_workspace(tmp_path))
+        looking.join()
+    (during,) = seen
+    assert np.array_equal(decoded(during.content), request.body["start_image_url"].pixels)
+    assert requests.get(during.url, timeout=10).status_code == 404
 
 
 @pytest.mark.parametrize("content_type", ["image/png", "image/jpeg", "video/mp4"])
