@@ -51,7 +51,8 @@ class Fault:
     forwarded: the server behind has taken the call, so a submission was accepted.
     spoil: makes what is sent of the true answer (an empty one where nothing was forwarded) and the call's path.
     sent: the share of the body that leaves before the connection is cut; None: not even a status line.
-    trickle: the body leaves in small pieces.
+    trickle: the body leaves in small pieces. announced: the length of the body is said in the head.
+    hangs: nothing is answered before the server closes.
     """
 
     name: str
@@ -59,29 +60,31 @@ class Fault:
     spoil: Callable[[Answer, str], Answer] = lambda answer, path: answer
     sent: float | None = 1.0
     trickle: bool = False
+    announced: bool = True
+    hangs: bool = False
 
     def __repr__(self) -> str:
         return self.name
 
 
+def answered(status: int, body: Any, kind: str = "application/json", **headers: str) -> Fault:
+    """The same answer whatever is true. body: bytes as they are, anything else as JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = Answer(status, {"Content-Type": kind} | named, content)
+    return Fault(f"HTTP {status}", spoil=lambda true_answer, path: answer)
+
+
 def error(status: int, code: int | None = None, **headers: str) -> Fault:
     """RunComfy's JSON error."""
-    body = json.dumps({"code": code or 1000 * status + 1, "message": "in other words"}).encode()
-    return Fault(f"error {status}", spoil=_always(status, body, "application/json", **headers))
+    body = {"code": code or 1000 * status + 1, "message": "in other words"}
+    return replace(answered(status, body, **headers), name=f"error {status}")
 
 
 def page(status: int, forwarded: bool = False) -> Fault:
     """A web page where an answer should be, as proxies and login walls send it."""
-    return Fault(f"page {status}", forwarded, _always(status, PAGE, "text/html; charset=utf-8"))
-
-
-def _always(status: int, body: bytes, kind: str, **headers: str) -> Callable[[Answer, str], Answer]:
-    answer = Answer(status, {"Content-Type": kind} | {name.replace("_", "-"): v for name, v in headers.items()}, body)
-    return lambda true_answer, path: answer
-
-
-def _json(body: Any) -> Callable[[Answer, str], Answer]:
-    return _always(200, json.dumps(body).encode(), "application/json")
+    fault = answered(status, PAGE, "text/html; charset=utf-8")
+    return replace(fault, name=f"page {status}", forwarded=forwarded)
 
 
 ERROR_500 = error(500)
@@ -93,14 +96,16 @@ WAIT_DATE = replace(
 DROPPED_BEFORE = Fault("dropped before", sent=None)
 DROPPED_AFTER = Fault("dropped after", forwarded=True, sent=None)
 CUT = Fault("cut", forwarded=True, sent=0.5)
+CUT_UNNOTICED = Fault("cut unnoticed", forwarded=True, sent=0.5, announced=False)
 PAGE_200 = page(200, forwarded=True)
 PAGE_502 = page(502, forwarded=True)
-LIST = Fault("list", forwarded=True, spoil=_json([1, 2]))
-OTHER_FIELDS = Fault("other fields", forwarded=True, spoil=_json({"ok": True}))
+LIST = replace(answered(200, [1, 2]), name="list", forwarded=True)
+OTHER_FIELDS = replace(answered(200, {"ok": True}), name="other fields", forwarded=True)
 SLOW = Fault("slow", forwarded=True, trickle=True)
 EMPTY = Fault("empty", forwarded=True, spoil=lambda answer, path: replace(answer, body=b""))
 # 307 keeps the method: a submission that follows it would be accepted there.
 REDIRECT = Fault("redirect", spoil=lambda answer, path: Answer(307, {"Location": ELSEWHERE + path}))
+HANGS = Fault("hangs", hangs=True, sent=None)
 
 FAULTS = (
     ERROR_500,
@@ -109,6 +114,7 @@ FAULTS = (
     DROPPED_BEFORE,
     DROPPED_AFTER,
     CUT,
+    CUT_UNNOTICED,
     PAGE_200,
     PAGE_502,
     LIST,
@@ -121,11 +127,13 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Call:
-    """One call as it arrived. kind: of KINDS, or "other"."""
+    """One call as it arrived. kind: of KINDS, or "other". port: the client's, the same for one connection."""
 
     kind: str
     path: str
     headers: dict[str, str]
+    body: bytes
+    port: int
 
     @property
     def authorized(self) -> bool:
@@ -201,8 +209,8 @@ class FaultyServer:
         if not self._held:
             self.behind.wait_for(lambda: all(job.finished_at for job in self.behind.jobs))
 
-    def pause(self) -> None:
-        self._closing.wait(TRICKLE_SECONDS)
+    def pause(self, seconds: float | None = TRICKLE_SECONDS) -> None:
+        self._closing.wait(seconds)
 
 
 class _Server(ThreadingHTTPServer):
@@ -228,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         kinds = (kind for kind, method, path in KINDS if method == self.command and re.match(path, self.path))
-        call = Call(next(kinds, "other"), self.path, headers)
+        call = Call(next(kinds, "other"), self.path, headers, body, self.client_address[1])
         fault = self.proxy.take(call) or Fault("none", forwarded=True)
         answer = Answer()
         if fault.forwarded:
@@ -236,6 +244,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.proxy.let_jobs_end()
             passed = {n: v for n, v in headers.items() if n not in ("host", "connection", "content-length")}
             answer = self.proxy.forward(self.command, self.path.removeprefix(ELSEWHERE), passed, body)
+        if fault.hangs:
+            self.proxy.pause(None)
         if fault.sent is None:
             self.hang_up()
         else:
@@ -245,7 +255,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send(self, fault: Fault, answer: Answer) -> None:
         head = f"HTTP/1.1 {answer.status} {responses[answer.status]}\r\n"
-        for name, value in (answer.headers | {"Content-Length": str(len(answer.body))}).items():
+        length = {"Content-Length": str(len(answer.body))} if fault.announced else {"Connection": "close"}
+        for name, value in (answer.headers | length).items():
             head += f"{name}: {value}\r\n"
         self.wfile.write(head.encode() + b"\r\n")
         body = answer.body[: int(len(answer.body) * fault.sent)]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from runcomfy_kling.nodes.ledger import Entry
 from runcomfy_kling.nodes.media import video
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 from runcomfy_kling.nodes.runcomfy.client import GENERATIONS_URL
+from runcomfy_kling.nodes.threads import start
 from runcomfy_kling.nodes.workspace import Stopped
 
 pytestmark = pytest.mark.xdist_group("fault matrix")
@@ -364,19 +365,20 @@ def _cells() -> dict[str, Callable[[Scene], None]]:
 CELLS = _cells()
 
 
-def _played(name: str, folder: Path) -> None:
-    with RehearsalServer(render=render, base_price_usd=PRICE) as behind, FaultyServer(behind) as server:
+def _played(name: str, folder: Path, gate: threading.Semaphore) -> None:
+    with gate, RehearsalServer(render=render, base_price_usd=PRICE) as behind, FaultyServer(behind) as server:
         scene = Scene(name, folder, server)
         CELLS[name](scene)
         scene.check_secrecy()
 
 
 @pytest.fixture(scope="module")
-def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[None]]]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(_played, name, tmp_path_factory.mktemp("cell")) for name in CELLS}
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[None]]:
+    gate = threading.Semaphore(AT_ONCE)
+    # Daemon threads: a cell that never ends fails, and holds nothing else up.
+    return {name: start(_played, name, tmp_path_factory.mktemp("cell"), gate) for name in CELLS}
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_cell(played: dict[str, Future[None]], name: str) -> None:
-    played[name].result(timeout=120)
+    played[name].result(timeout=60)

@@ -256,10 +256,12 @@ def read_problem(answer: requests.Response) -> Problem | None:
     detail = body.get("detail")
     if code is None and message is None and not detail:
         return None
-    words = [_words(part) for part in (message, detail) if not isinstance(part, dict)]
+    # A message about the token may repeat it.
+    token = answer.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    words = [_words(part, token) for part in (message, detail) if not isinstance(part, dict)]
     return Problem(
         answer.status_code,
-        int(code) if str(code).isdigit() else None,
+        int(code) if str(code).isdecimal() else None,
         ": ".join(dict.fromkeys(word for word in words if word)),
     )
 
@@ -320,14 +322,15 @@ def _usd(value: Any) -> float | None:
     return usd if 0 <= usd < float("inf") and not isinstance(value, bool) else None
 
 
-def _words(value: Any) -> str:
-    """Whatever RunComfy says, as one line of bounded length."""
+def _words(value: Any, secret: str = "") -> str:
+    """Whatever RunComfy says, as one line of bounded length, without the secret."""
     if value is None:
         return ""
     if isinstance(value, dict) and isinstance(value.get("message"), str):
         value = value["message"]
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return " ".join(text.split())[:500]
+    line = " ".join(text.split())
+    return (line.replace(secret, "…") if secret else line)[:500]
 
 
 def _first(envelopes: list[dict[str, Any]], names: tuple[str, ...]) -> Any:
