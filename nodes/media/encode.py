@@ -56,8 +56,11 @@ def encode(still: Still, limit: int | None) -> Encoded:
     picture = Image.fromarray(still.pixels)
     if width * height <= LOSSLESS_PIXELS and (limit is None or _png_bound(width, height) <= limit):
         return Encoded(_png(picture), "image/png", None, width, height)
-    if limit is None:
-        return Encoded(_jpeg(picture, *LADDER[0]), "image/jpeg", None, width, height)
+    # Hardly any picture is larger as a JPEG than as raw pixels: where those fit, there is nothing to search.
+    if limit is None or 3 * width * height <= limit:
+        data = _jpeg(picture, *LADDER[0])
+        if limit is None or len(data) <= limit:
+            return Encoded(data, "image/jpeg", None, width, height)
     data, size = _fit(picture, still.name, limit)
     note = None
     if size != (width, height):
