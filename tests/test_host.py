@@ -13,7 +13,7 @@ import pytest
 from films import film
 from pictures import decoded, noise, photograph
 from runcomfy_kling.nodes.errors import HostingError, InputError
-from runcomfy_kling.nodes.media.host import Inline, choose, host_all
+from runcomfy_kling.nodes.media.host import Inline, choose, host_all, needs_hosting
 from runcomfy_kling.nodes.media.served import Store
 from runcomfy_kling.nodes.media.types import Clip, Link, Still
 from runcomfy_kling.nodes.media.way import Payload, Way
@@ -125,6 +125,13 @@ def test_scaling_is_noted_by_the_name_of_the_still() -> None:
     assert "end_image was scaled from 7680×4320" in notes[0]
 
 
+def test_a_still_that_kling_may_not_like_goes_out_with_a_warning() -> None:
+    small = Still(noise(900, 299), "end_image")
+    hosted, notes = host_all({"start_image_url": small, "end_image_url": small}, Inline())
+    assert np.array_equal(decoded(read(hosted["end_image_url"])[1]), small.pixels)
+    assert [note.split(":")[0] for note in notes] == ["end_image is 900×299"] * 2
+
+
 def padded(path: Path, size: int) -> Path:
     """A film made as long as `size` bytes by a box that players skip; the file is sparse."""
     film(path, width=320, height=320, frames=3)
@@ -202,3 +209,13 @@ def test_an_address_that_runcomfy_cannot_reach(store: Store, origin: str, words:
 def test_a_body_without_media_comes_back_as_it_is() -> None:
     body: dict[str, Any] = {"prompt": "a walk", "multi_prompt": [], "shot_type": None}
     assert host_all(body, Shelf()) == (body, [])
+
+
+def test_only_stills_and_clips_need_a_place(still: Still) -> None:
+    links = {
+        "start_image_url": Link("https://a.test/b.png", "start_image_url"),
+        "elements": [{"video_url": Link("", "")}],
+    }
+    assert not needs_hosting({"prompt": "a walk", **links})
+    assert needs_hosting({**links, "elements": [{"reference_image_urls": [still]}]})
+    assert needs_hosting({"elements": [{"video_url": Clip(b"", "video")}]})

@@ -21,8 +21,9 @@ from ..errors import HostingError
 from ..settings import LOOPBACK, Settings
 from ..threads import start
 from .encode import encode
-from .s3 import Bucket
+from .s3 import MOST_UPLOADS, Bucket
 from .served import OwnAddress, Store
+from .still import warnings
 from .types import Clip, Link, Media, Still
 from .video import mp4_of
 from .way import Payload, Way
@@ -39,7 +40,7 @@ TEXT_BYTES = MIB
 LINK_SECONDS = 24 * 3600.0
 
 _encoding = threading.BoundedSemaphore(os.cpu_count() or 1)
-_uploading = threading.BoundedSemaphore(8)
+_uploading = threading.BoundedSemaphore(MOST_UPLOADS)
 
 
 class Inline(Way):
@@ -94,6 +95,11 @@ def choose(settings: Settings, store: Store, owner: str, *, free: bool) -> Way:
     return Inline(f"{trouble} The media are sent inside the request instead.")
 
 
+def needs_hosting(body: Any) -> bool:
+    """Whether the body holds anything but URLs: if not, no way has to work."""
+    return any(not isinstance(media, Link) for media in _media(body))
+
+
 def host_all(body: Any, way: Way) -> tuple[Any, list[str]]:
     """The body with a URL for each of its media, and what the user should know, a sentence each.
 
@@ -105,6 +111,9 @@ def host_all(body: Any, way: Way) -> tuple[Any, list[str]]:
     clips = _together(_clip, {key: media for key, media in distinct.items() if isinstance(media, Clip)})
     share = _still_bytes(way, leaves, clips)
     notes = [way.note, *(_long_clip(clip) for clip in clips.values())]
+    for media in distinct.values():
+        if isinstance(media, Still):
+            notes += warnings(media)
 
     def url(media: Media) -> str:
         if isinstance(media, Link):

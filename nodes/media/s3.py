@@ -13,6 +13,8 @@ from .way import Payload, Way
 
 # S3 signs for seven days at most.
 LONGEST_LINK_SECONDS = 7 * 24 * 3600
+# As many nodes may start at once; each upload keeps a connection.
+MOST_UPLOADS = 64
 INSTALL = "Install it into ComfyUI's Python: pip install 'boto3>=1.36'."
 
 REMEDIES = {
@@ -114,6 +116,7 @@ def _client(name: str, endpoint_url: str) -> Any:
             # Its certificate covers no name with a dot.
             s3={"addressing_style": "path" if endpoint_url or "." in name else "virtual"},
             retries={"mode": "standard", "total_max_attempts": 4},
+            max_pool_connections=MOST_UPLOADS,
             connect_timeout=10,
             read_timeout=60,
             # Other servers than AWS do not know its newer checksums.
