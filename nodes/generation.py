@@ -32,6 +32,7 @@ UNREACHED_TRIES = 4
 PAUSE_SECONDS = 5.0
 CANCEL_SECONDS = 5.0
 KILLED = "the process ended before the answer was noted"
+STOPPED = "stopped before it ran"
 
 session_budget = SessionBudget()
 
@@ -91,10 +92,11 @@ class _Generation(Corridor):
         return self.ledger.adopt(self.name, self.adopt, token=self.account.token, **self.facts)
 
     def _share_outcome(self) -> None:
-        """A follower does not buy again what failed in front of its eyes."""
+        """A follower does not buy again what failed in front of its eyes; it may buy what another one stopped."""
         last = self.ledger.newest(self.name)
         before = self.before and (self.before.id, self.before.state)
-        if last and (last.id, last.state) != before and last.state in ("failed", "cancelled"):
+        ended = last and last.state in ("failed", "cancelled") and last.message != STOPPED
+        if last and ended and (last.id, last.state) != before:
             words = f": “{last.message}”" if last.message else ""
             raise FailedError(
                 f"Request {last.request_id}, shared with another node, ended as {last.state}{words}. {self.again}"
@@ -186,7 +188,7 @@ class _Generation(Corridor):
             return
         outcome = self.account.client.cancel(entry.request_id, CANCEL_SECONDS)
         if outcome:
-            self.ledger.cancelled(entry.id)
+            self.ledger.cancelled(entry.id, STOPPED)
             session_budget.release(self.name)
             self.store.withdraw(self.name)
             became = "was cancelled. Running the node again submits it anew."

@@ -187,8 +187,8 @@ class Ledger:
     def failed(self, entry_id: int, message: str, cost_usd: float | None) -> None:
         self._update(entry_id, state="failed", message=message, cost_usd=cost_usd)
 
-    def cancelled(self, entry_id: int) -> None:
-        self._update(entry_id, state="cancelled")
+    def cancelled(self, entry_id: int, message: str = "") -> None:
+        self._update(entry_id, state="cancelled", message=message)
 
     def settle(self, entry_id: int) -> None:
         """The user looked at RunComfy: nothing came of this uncertain submission, so the next run may submit."""
