@@ -14,10 +14,14 @@ LONGEST_SECONDS = 60.0
 
 
 class GatedServer(FaultyServer):
-    """While answers of a kind of call are kept back, the server behind has taken the call all the same."""
+    """While answers of a kind of call are kept back, the server behind has taken the call all the same.
+
+    let_through: the kinds of the calls that were forwarded and are kept back no more.
+    """
 
     def __init__(self, behind: RehearsalServer) -> None:
         super().__init__(behind)
+        self.let_through: list[str] = []
         self._kept_back: set[str] = set()
         self._changed = threading.Condition()
 
@@ -48,7 +52,10 @@ class GatedServer(FaultyServer):
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         answer = super().forward(method, path, headers, body)
         kind = next(kind for kind, its_method, pattern in KINDS if its_method == method and re.match(pattern, path))
-        self._wait(lambda: kind not in self._kept_back)
+        try:
+            self._wait(lambda: kind not in self._kept_back)
+        finally:
+            self.let_through.append(kind)
         return answer
 
     def _wait(self, predicate: Callable[[], Any]) -> None:
