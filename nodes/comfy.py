@@ -12,14 +12,16 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import plain
 from .errors import InputError
-from .ledger import SavedFile
 from .media.types import Clip
 from .progress import fraction
 from .workspace import Names, Workspace
+
+if TYPE_CHECKING:
+    from .ledger import SavedFile
 
 EVENT = "runcomfy_kling.progress"
 FOLDER = "runcomfy_kling"

@@ -118,7 +118,9 @@ class _Generation(Corridor):
     async def _hosted(self) -> dict[str, Any]:
         """The request's body with a URL for each of its media. Raises HostingError before anything is paid."""
         settings, free = self.account.settings, self.account.free
-        way = await off_loop(lambda: host.choose(settings, self.store, self.name, free=free))
+        way: host.Way = host.Inline()
+        if host.needs_hosting(self.request.body):
+            way = await off_loop(lambda: host.choose(settings, self.store, self.name, free=free))
         try:
             body, notes = await off_loop(host.host_all, self.request.body, way)
         except BaseException:

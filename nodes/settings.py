@@ -72,12 +72,13 @@ class Settings:
 
 
 def _origin(name: str, url: str) -> str:
-    """An https address, or plain http on loopback, without a trailing slash."""
+    """An https address, or plain http on loopback, without a trailing slash. Raises InputError, never quoting it."""
     parts = urlsplit(url)
-    if url and not (
-        parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK))
-    ):
+    secure = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+    if url and not (secure and parts.hostname):
         raise InputError(f"{name} is not an https address (plain http works for loopback only).")
+    if parts.username or parts.password or parts.query:
+        raise InputError(f"{name} must hold no user name, password or query.")
     return url.rstrip("/")
 
 

@@ -117,6 +117,14 @@ def embed(source: Path, destination: Path, metadata: Mapping[str, object]) -> No
         raise SaveError(f"The clip could not be written to {destination}: {_words(error)}.") from error
 
 
+def metadata(path: Path) -> dict[str, str]:
+    """What a file's container says of it, such as ComfyUI's `workflow` and `prompt`, as written by embed()."""
+    import av
+
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
+
+
 def mp4_of(clip: Clip) -> Path | bytes:
     """The clip as MP4: its own source if it is one, else copied into an MP4 or, failing that, encoded again.
 
