@@ -57,8 +57,7 @@ class Download:
         headers = {"Range": f"bytes={have}-", "If-Range": self._validator} if have else {}
         try:
             with self._open(url, headers) as answer:
-                have = self._resumed_at(answer, have)
-                self._receive(answer, have)
+                self._receive(answer, self._resumed_at(answer, have))
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise NotNow(f"The download broke off ({type(error).__name__}).") from None
 
@@ -68,14 +67,17 @@ class Download:
 
     def _open(self, url: str, headers: dict[str, str]) -> requests.Response:
         for _ in range(MAX_REDIRECTS + 1):
-            self._check(url)
-            answer = self._session.get(
-                url,
-                headers=headers,
-                stream=True,
-                allow_redirects=False,
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
-            )
+            try:
+                self._check(url)
+                answer = self._session.get(
+                    url,
+                    headers=headers,
+                    stream=True,
+                    allow_redirects=False,
+                    timeout=(CONNECT_SECONDS, READ_SECONDS),
+                )
+            except ValueError:  # of this address, or of the one it redirects to
+                raise DownloadError("The result file's address is malformed, so it was not fetched.") from None
             if not answer.is_redirect:
                 return answer
             answer.close()
