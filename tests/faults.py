@@ -11,7 +11,7 @@ import socketserver
 import struct
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from http.client import responses
@@ -125,6 +125,14 @@ FAULTS = (
 )
 
 
+@contextlib.contextmanager
+def unreachable() -> Iterator[str]:
+    """A base URL at which every connection is refused: the port is taken, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
 @dataclass(frozen=True)
 class Call:
     """One call as it arrived. kind: of KINDS, or "other". port: the client's, the same for one connection."""
@@ -151,7 +159,7 @@ class FaultyServer:
         self.behind = behind
         self.calls: list[Call] = []
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
-        self._lock = threading.Lock()
+        self._arrived = threading.Condition()
         self._closing = threading.Event()
         self._held = False
         self._http = _Server(("127.0.0.1", 0), type("BoundHandler", (_Handler,), {"proxy": self}))
@@ -168,15 +176,22 @@ class FaultyServer:
 
     def inject(self, kind: str, *faults: Fault) -> None:
         """The next calls of a kind meet these faults, one each."""
-        with self._lock:
+        with self._arrived:
             self._faults[kind].extend(faults)
 
     def count(self, kind: str) -> int:
         return sum(call.kind == kind for call in self.calls)
 
+    def wait_for(self, kind: str) -> None:
+        """Until a call of this kind has arrived. Raises TimeoutError."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: self.count(kind), timeout=30):
+                raise TimeoutError(f"no {kind} within 30 s")
+
     def take(self, call: Call) -> Fault | None:
-        with self._lock:
+        with self._arrived:
             self.calls.append(call)
+            self._arrived.notify_all()
             return self._faults[call.kind].popleft() if self._faults[call.kind] else None
 
     def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:

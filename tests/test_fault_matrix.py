@@ -263,10 +263,10 @@ def hidden(kind: str, status: int, code: int, error: type[KlingError], words: st
 
 
 def never_reached(scene: Scene) -> None:
-    with FaultyServer(scene.server.behind) as gone:
-        pass
-    there, scene.account = scene.account, live_account(gone.base_url, scene.folder)
-    scene.refuses(RefusedError, "could not be reached", "Nothing was submitted", "nothing was spent", "run again")
+    there = scene.account
+    with faults.unreachable() as base_url:
+        scene.account = live_account(base_url, scene.folder)
+        scene.refuses(RefusedError, "could not be reached", "Nothing was submitted", "nothing was spent", "run again")
     assert scene.entry() is None
     scene.account = there
     scene.run()
@@ -314,6 +314,16 @@ def two_videos(scene: Scene) -> None:
     assert len(scene.accepted) == 1
 
 
+def moved(scene: Scene) -> None:
+    """A link that answers no more is asked for again: it may have been signed for minutes only."""
+    link = f"{scene.server.base_url}/files/gone.mp4"
+    gone = {"status": "succeeded", "output": {"video": link}, "cost": 3 * PRICE}
+    scene.server.inject("result", faults.answered(200, gone))
+    delivery = scene.run()
+    assert (scene.server.count("result"), scene.server.count("download")) == (2, 2)
+    scene.delivers(delivery.request_id, reused=True)
+
+
 def never_downloaded(scene: Scene) -> None:
     """The clip stays paid and known when its storage answers nothing for long, and the next run fetches it."""
     scene.server.inject("download", *[WAIT_SECONDS] * 6)
@@ -331,6 +341,7 @@ def _cells() -> dict[str, Callable[[Scene], None]]:
         cells |= {f"{kind}: {fault}": call_meets(kind, fault) for kind in ("status", "result", "download")}
         cells[f"cancel: {fault}"] = cancel_meets(fault)
         cells[f"catalogue: {fault}"] = catalogue_meets(fault)
+    cells["download: moved"] = moved
     cells["cancel: too late"] = too_late_to_cancel
     for status, code, kind, words in (
         (400, 400001, RefusedError, "refused the request"),
