@@ -22,6 +22,7 @@ from .kling.request import Request
 from .ledger import Entry
 from .media import host
 from .media.served import Store
+from .media.way import Way
 from .pricing import estimate
 from .runcomfy.client import GENERATIONS_URL, NotNow, Result
 from .threads import off_loop, start
@@ -118,7 +119,7 @@ class _Generation(Corridor):
     async def _hosted(self) -> dict[str, Any]:
         """The request's body with a URL for each of its media. Raises HostingError before anything is paid."""
         settings, free = self.account.settings, self.account.free
-        way: host.Way = host.Inline()
+        way: Way = host.Inline()
         if host.needs_hosting(self.request.body):
             way = await off_loop(lambda: host.choose(settings, self.store, self.name, free=free))
         try:
