@@ -280,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[start : start + step])
             if fault.trickle:
                 self.proxy.pause()
-        if len(body) < len(answer.body):
+        if len(body) < len(answer.body) or not fault.announced:
             self.close_connection = True
 
     def hang_up(self) -> None:

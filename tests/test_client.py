@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corridor import TOKEN, render
-from faults import HANGS, SERVER_CLOCK, Fault, FaultyServer, answered, unreachable
+from faults import DROPPED_BEFORE, HANGS, SERVER_CLOCK, Answer, Fault, FaultyServer, answered, unreachable
 from runcomfy_kling.nodes.errors import AccountError, RefusedError, UnavailableError, UncertainError
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 from runcomfy_kling.nodes.runcomfy.client import Client, NotNow, Price, Result, Status
@@ -165,6 +165,56 @@ def test_no_token_in_what_a_broken_connection_leaves_behind() -> None:
             assert TOKEN not in "".join(traceback.format_exception(caught.value))
         assert client.cancel("abc") is None
     assert TOKEN not in repr(client)
+
+
+def test_a_redirect_to_a_malformed_address_is_as_any_other(server: FaultyServer, client: Client) -> None:
+    astray = Fault("astray", spoil=lambda answer, path: Answer(307, {"Location": "http://[oops"}))
+    for kind in ("submit", "status", "cancel"):
+        server.inject(kind, astray)
+    with pytest.raises(UncertainError):
+        client.submit(MODEL, BODY)
+    with pytest.raises(NotNow):
+        client.status("abc")
+    assert client.cancel("abc") is None
+
+
+@pytest.fixture
+def through_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Sends every call of this test through an HTTP proxy at a URL."""
+
+    def set_proxy(url: str) -> None:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, url)
+        for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+
+    return set_proxy
+
+
+def test_a_proxy_that_breaks_off_leaves_doubt(server: FaultyServer, through_proxy: Callable[[str], None]) -> None:
+    through_proxy(server.base_url)
+    server.inject("other", DROPPED_BEFORE)
+    with pytest.raises(UncertainError):
+        Client("http://api.example", TOKEN).submit(MODEL, BODY)
+    (call,) = server.calls
+    assert json.loads(call.body) == BODY
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_not_there_leaves_no_doubt(scheme: str, through_proxy: Callable[[str], None]) -> None:
+    with unreachable() as url:
+        through_proxy(url)
+        with pytest.raises(NotNow):
+            Client(f"{scheme}://api.example", TOKEN).submit(MODEL, BODY)
+
+
+def test_a_proxy_that_lets_nothing_through_leaves_no_doubt(
+    server: FaultyServer, through_proxy: Callable[[str], None]
+) -> None:
+    through_proxy(server.base_url)  # which knows no CONNECT
+    with pytest.raises(NotNow):
+        Client("https://api.example", TOKEN).submit(MODEL, BODY)
+    assert server.calls == []
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,10 @@ READ_SECONDS = 30
 SUBMIT_SECONDS = 180
 # Only with RunComfy's own JSON error do these mean that a submission was not accepted.
 CLEAR_REFUSALS = frozenset({400, 401, 402, 403, 404, 413, 422, 429})
+# How http.client begins its error when a proxy does not let an https call through.
+NO_TUNNEL = "Tunnel connection failed"
+# requests raises a bare ValueError for a redirect to a malformed address, even though none is followed.
+BROKEN = (requests.RequestException, ValueError)
 NO_BALANCE, BAD_TOKEN, FOREIGN_REQUEST, UNKNOWN_REQUEST = 400002, 400004, 403001, 404001
 
 
@@ -126,7 +130,7 @@ class Client:
                     timeout=(CONNECT_SECONDS, SUBMIT_SECONDS),
                     allow_redirects=False,
                 )
-        except requests.RequestException as error:
+        except BROKEN as error:
             if never_connected(error):
                 raise NotNow(f"RunComfy could not be reached ({_cause(error)}).") from None
             raise UncertainError(f"the connection broke before RunComfy's answer was read ({_cause(error)})") from None
@@ -173,7 +177,7 @@ class Client:
                 timeout=(seconds / 2, seconds / 2),
                 allow_redirects=False,
             )
-        except requests.RequestException:
+        except BROKEN:
             return None
         outcome = _as_dict(answer).get("outcome") if answer.ok else None
         return {"cancelled": True, "not_cancellable": False}.get(str(outcome))
@@ -192,7 +196,7 @@ class Client:
             answer = self._session.get(
                 self.base_url + path, timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
             )
-        except requests.RequestException as error:
+        except BROKEN as error:
             raise NotNow(f"RunComfy could not be read ({_cause(error)}).") from None
         if answer.ok:
             if (body := _as_dict(answer)) and answer.status_code < 300:
@@ -219,18 +223,21 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
-def never_connected(error: requests.RequestException) -> bool:
-    """Whether no byte of the request can have left: only then is a failed submission no doubt."""
+def never_connected(error: Exception) -> bool:
+    """Whether no byte of the request can have left: only then is a failed submission no doubt.
+
+    A ProxyError alone says nothing: urllib3 1.26 raises it for a connection that broke after sending, too.
+    """
     return any(
         isinstance(
             link,
             (
                 urllib3.exceptions.NewConnectionError,
                 urllib3.exceptions.ConnectTimeoutError,
-                urllib3.exceptions.ProxyError,
                 ssl.SSLCertVerificationError,
             ),
         )
+        or str(link).startswith(NO_TUNNEL)
         for link in _causes(error)
     )
 
