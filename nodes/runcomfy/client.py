@@ -7,6 +7,7 @@ error fields, shapes of an output) and strict in what it sends.
 from __future__ import annotations
 
 import email.utils
+import http.client
 import json
 import re
 import ssl
@@ -350,7 +351,10 @@ def _first(envelopes: list[dict[str, Any]], names: tuple[str, ...]) -> Any:
 
 def _cause(error: BaseException) -> str:
     """The innermost cause by its kind alone: messages of the HTTP library hold whole URLs."""
-    return type(_causes(error)[-1]).__name__
+    links = reversed(_causes(error))
+    return type(
+        next((link for link in links if isinstance(link, (OSError, http.client.HTTPException))), error)
+    ).__name__
 
 
 def _causes(error: BaseException) -> list[BaseException]:
