@@ -351,10 +351,8 @@ def _first(envelopes: list[dict[str, Any]], names: tuple[str, ...]) -> Any:
 
 def _cause(error: BaseException) -> str:
     """The innermost cause by its kind alone: messages of the HTTP library hold whole URLs."""
-    links = reversed(_causes(error))
-    return type(
-        next((link for link in links if isinstance(link, (OSError, http.client.HTTPException))), error)
-    ).__name__
+    network = (OSError, http.client.HTTPException)
+    return type(next((link for link in reversed(_causes(error)) if isinstance(link, network)), error)).__name__
 
 
 def _causes(error: BaseException) -> list[BaseException]:
