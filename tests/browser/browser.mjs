@@ -4,6 +4,14 @@ import { chromium } from "playwright-core";
 
 const CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"];
 
+const SETTINGS = {
+  "Comfy.TutorialCompleted": true,
+  "Comfy.VueNodes.AutoScaleLayout": false,
+  "Comfy.ColorPalette": "dark",
+  "Comfy.Locale": "en",
+  "Comfy.Minimap.Visible": false,
+};
+
 /** Counts the intervals that run, by the script that started them. Runs in the page before any other script. */
 function countIntervals() {
   const running = new Map();
@@ -22,7 +30,7 @@ function countIntervals() {
 
 /**
  * @param {{url: string, chromium: string, nodes2: boolean, pack: string}} setup `pack` is its folder's name
- * @returns {Promise<{page: import("playwright-core").Page, complaints: string[], settings: Function, close: Function}>}
+ * @returns {Promise<{page: import("playwright-core").Page, complaints: string[], close: Function}>}
  *   `complaints` collects what the pack puts into the console
  */
 export async function open({ url, chromium: executablePath, nodes2, pack }) {
@@ -31,26 +39,18 @@ export async function open({ url, chromium: executablePath, nodes2, pack }) {
   await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: url });
   await context.addInitScript(countIntervals);
   const page = await context.newPage();
+  page.setDefaultTimeout(20_000);
   const complaints = [];
   const ours = (text) => text.includes(`/extensions/${pack}/`) || text.includes("runcomfy_kling");
   page.on("console", (message) => {
     const text = `${message.type()}: ${message.text()} (${message.location().url})`;
-    if (message.type() !== "log" || ours(text)) if (ours(text)) complaints.push(text);
+    if (ours(text)) complaints.push(text);
   });
   page.on("pageerror", (error) => complaints.push(`${error.stack}`));
-  const settings = (values) => context.request.post(`${url}/settings`, { data: values });
-  await settings({
-    "Comfy.TutorialCompleted": true,
-    "Comfy.VueNodes.Enabled": nodes2,
-    "Comfy.VueNodes.AutoScaleLayout": false,
-    "Comfy.ColorPalette": "dark",
-    "Comfy.Locale": "en",
-    "Comfy.Minimap.Visible": false,
-    "Comfy.Release.Status": "skipped",
-  });
+  await context.request.post(`${url}/settings`, { data: { ...SETTINGS, "Comfy.VueNodes.Enabled": nodes2 } });
   await page.goto(url);
   await ready(page);
-  return { page, complaints, settings, close: () => browser.close() };
+  return { page, complaints, close: () => browser.close() };
 }
 
 /** Waits until ComfyUI has set up and loaded its first workflow. */

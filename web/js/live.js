@@ -29,12 +29,11 @@ export function addLivePanel(node) {
   };
 }
 
-/** Follows the server's events and the graph's changes. Called once. */
+/** Follows the server's events and the graph's changes. Called once, before ComfyUI connects to its server. */
 export function watch() {
   api.addEventListener("runcomfy_kling.progress", ({ detail }) => take(detail));
   api.addEventListener("reconnected", catchUp);
   api.addEventListener("graphChanged", refreshCosts);
-  return catchUp();
 }
 
 /** Shows what is known on the nodes of a graph that was just loaded. */
@@ -44,13 +43,14 @@ export function showAll() {
 }
 
 /** Asks for the states of all runs: a page that was reloaded has missed its events. */
-async function catchUp() {
-  const { nodes } = await call("/progress").catch(() => ({ nodes: {} }));
-  Object.values(nodes).forEach(take);
+export async function catchUp() {
+  const { nodes, now } = await call("/progress").catch(() => ({ nodes: {} }));
+  for (const state of Object.values(nodes)) take(state, now ? now - state.time : 0);
 }
 
-function take(state) {
-  if (!merge(states, { ...state, received_at: performance.now() })) return;
+/** age: seconds since the server sent this state, by its own clock. */
+function take(state, age = 0) {
+  if (!merge(states, { ...state, sent_at: performance.now() - 1000 * age })) return;
   show(states.get(state.node));
   if (!isRunning(state)) refreshCosts();
 }
@@ -143,7 +143,7 @@ class Panel {
 
   renderState() {
     const { state } = this;
-    const { title, time, share, tone } = describe(state, isRunning(state) ? (performance.now() - state.received_at) / 1000 : 0);
+    const { title, time, share, tone } = describe(state, isRunning(state) ? (performance.now() - state.sent_at) / 1000 : 0);
     const paid = state.stage === "saved" && !state.rehearsal && !state.reused && state.cost_usd !== null;
     this.run.dataset.tone = tone;
     setText(this.title, t(`live.${title[0]}`, title[1]));

@@ -4,7 +4,7 @@ import { app } from "../../../scripts/app.js";
 import { accountSetting } from "./account.js";
 import { el } from "./dom.js";
 import { generationsTab } from "./generations.js";
-import { addLivePanel, showAll, watch } from "./live.js";
+import { addLivePanel, catchUp, showAll, watch } from "./live.js";
 import { addStoryboardEditor } from "./storyboard.js";
 import { loadTexts } from "./text.js";
 
@@ -36,13 +36,14 @@ app.registerExtension({
   name: "RunComfy.Kling",
   settings: [accountSetting],
   async init() {
+    watch();
     document.head.append(el("link", { rel: "stylesheet", href: new URL("../css/runcomfy_kling.css", import.meta.url) }));
     await loadTexts();
   },
   async setup() {
     colourLinks();
     app.extensionManager.registerSidebarTab(generationsTab());
-    await watch();
+    await catchUp();
   },
   nodeCreated(node) {
     if (node.comfyClass === "RunComfyKlingStoryboard") addStoryboardEditor(node);

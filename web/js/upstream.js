@@ -56,8 +56,8 @@ function origin(at, link) {
 }
 
 /**
- * The part of the API prompt that a node of ours depends on: our own nodes, and the nodes linked to them.
- * What lies further up is only named, so what it gives cannot be known.
+ * The part of the API prompt that a node depends on, itself included. Where that cannot be told, an input is null.
+ * ComfyUI's own way to the prompt is not taken: it lets widgets act, a webcam for one takes its picture.
  * @returns {Record<string, {class_type: string, inputs: object}>} by execution id
  */
 export function promptOf(at, prompt = {}) {
@@ -65,7 +65,7 @@ export function promptOf(at, prompt = {}) {
   const inputs = {};
   prompt[idOf(at)] = { class_type: node.comfyClass ?? node.type, inputs };
   for (const widget of node.widgets ?? []) {
-    if (widget.name && widget.options?.serialize !== false && widget.serialize !== false) inputs[widget.name] = widget.value;
+    if (widget.name && widget.options?.serialize !== false) inputs[widget.name] = widget.value;
   }
   (node.inputs ?? []).forEach(({ name }, slot) => {
     const link = node.getInputLink(slot);
@@ -75,8 +75,7 @@ export function promptOf(at, prompt = {}) {
     else if ("value" in from) inputs[name] = from.value;
     else {
       inputs[name] = [idOf(from.at), from.slot];
-      const ours = node.comfyClass?.startsWith(PACK);
-      if (ours && !prompt[inputs[name][0]]) promptOf(from.at, prompt);
+      if (!prompt[inputs[name][0]]) promptOf(from.at, prompt);
     }
   });
   return prompt;

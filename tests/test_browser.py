@@ -1,0 +1,145 @@
+"""The graph editor in a real browser, on a real ComfyUI with this pack: tests/browser/editor.mjs does it and looks.
+
+By default once with the frontend that ComfyUI pins and once with the newest, each in one renderer. With
+RUNCOMFY_KLING_BROWSER=all in the environment, both frontends in both renderers. A picture of every step is
+left in output/editor/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfyui as harness
+import pytest
+from runcomfy_kling.nodes.account import live_ledger
+from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
+
+ROOT = Path(__file__).resolve().parent.parent
+BROWSER = Path(__file__).resolve().parent / "browser"
+PICTURES = ROOT / "output" / "editor"
+ALL = [(frontend, renderer) for frontend in ("pinned", "newest") for renderer in ("classic", "nodes2")]
+RUNS = ALL if os.environ.get("RUNCOMFY_KLING_BROWSER") == "all" else [ALL[0], ALL[3]]
+ENTRIES = 10_000
+
+
+@dataclass(frozen=True)
+class Tools:
+    node: str
+    chromium: str
+
+
+@pytest.fixture(scope="module")
+def tools() -> Tools:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, (shutil.which(name) for name in names if name)), None)
+    if not node or not npm:
+        pytest.skip("Node.js with npm is not installed")
+    if not chromium:
+        pytest.skip("no Chromium is installed: install one, or name it in CHROMIUM")
+    if not (BROWSER / "node_modules" / "playwright-core").is_dir():
+        command = [npm, "install", "--no-package-lock", "--no-save", "--no-audit", "--no-fund"]
+        if subprocess.run(command, cwd=BROWSER, capture_output=True).returncode:
+            pytest.skip("playwright-core could not be installed by npm")
+    return Tools(node, chromium)
+
+
+@pytest.fixture(scope="module")
+def runcomfy() -> Iterator[RehearsalServer]:
+    with RehearsalServer(queue_seconds=0.5, base_price_usd=0.1) as server:
+        server.start()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def newest_frontend(request: pytest.FixtureRequest) -> Callable[[], list[str]]:
+    """Arguments that make ComfyUI serve the newest frontend; skips where it cannot be had."""
+
+    def arguments() -> list[str]:
+        assert request.config.cache
+        folder = request.config.cache.mkdir("comfyui-frontend")
+        if not list(folder.glob("*.whl")):
+            package = [sys.executable, "-m", "pip", "download", "--no-deps", "comfyui-frontend-package"]
+            if subprocess.run([*package, "--dest", str(folder)], capture_output=True).returncode:
+                pytest.skip("comfyui-frontend-package could not be downloaded by pip")
+        static = folder / "comfyui_frontend_package" / "static"
+        if not static.is_dir():
+            with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+                wheel.extractall(folder)
+        return ["--front-end-root", str(static)]
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def comfyuis(
+    tools: Tools,
+    start_comfyui: Callable[..., harness.ComfyUI],
+    newest_frontend: Callable[[], list[str]],
+    runcomfy: RehearsalServer,
+) -> Callable[[str], harness.ComfyUI]:
+    servers: dict[str, harness.ComfyUI] = {}
+
+    def get(frontend: str) -> harness.ComfyUI:
+        if frontend not in servers:
+            args = newest_frontend() if frontend == "newest" else []
+            env = {"RUNCOMFY_MODEL_API_BASE_URL": runcomfy.base_url}
+            servers[frontend] = start_comfyui(env=env, args=args)
+            fill_ledger(servers[frontend].base / "user" / "__runcomfy_kling")
+        return servers[frontend]
+
+    return get
+
+
+def fill_ledger(private: Path) -> None:
+    """Ten thousand generations of long ago, the first of them with a prompt that is looked for."""
+    ledger = live_ledger(private)
+    ledger.forget(ledger.open_submission("first", model_id="", seconds=5, audio=True, token="none").id)
+    now = time.time()
+    rows = [
+        (f"old-{i}", "failed", "kling/kling-3.0/4k/text-to-video", 5, 1, "", now - 60 * (ENTRIES - i), f"Take {i}")
+        for i in range(ENTRIES)
+    ]
+    with sqlite3.connect(ledger.path) as database:
+        database.executemany(
+            "INSERT INTO generations (fingerprint, state, model_id, seconds, audio, account, created, prompt) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            rows,
+        )
+    database.close()
+
+
+@pytest.mark.parametrize(("frontend", "renderer"), RUNS, ids=["-".join(run) for run in RUNS])
+def test_the_editor(
+    frontend: str, renderer: str, tools: Tools, comfyuis: Callable[[str], harness.ComfyUI]
+) -> None:
+    server = comfyuis(frontend)
+    pictures = PICTURES / f"{frontend}-{renderer}"
+    pictures.mkdir(parents=True, exist_ok=True)
+    setup = {
+        "url": server.url,
+        "chromium": tools.chromium,
+        "nodes2": renderer == "nodes2",
+        "pack": "comfyui-runcomfy-kling",
+        "pictures": str(pictures),
+        "variation": ALL.index((frontend, renderer)),
+        "oldest": "Take 0",
+    }
+    run = subprocess.run(
+        [tools.node, "editor.mjs", json.dumps(setup)],
+        cwd=BROWSER,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
