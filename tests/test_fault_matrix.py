@@ -342,6 +342,7 @@ def _cells() -> dict[str, Callable[[Scene], None]]:
         cells[f"cancel: {fault}"] = cancel_meets(fault)
         cells[f"catalogue: {fault}"] = catalogue_meets(fault)
     cells["download: moved"] = moved
+    cells["cancel: hangs"] = cancel_meets(faults.HANGS)
     cells["cancel: too late"] = too_late_to_cancel
     for status, code, kind, words in (
         (400, 400001, RefusedError, "refused the request"),

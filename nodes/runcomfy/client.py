@@ -12,6 +12,7 @@ import json
 import re
 import ssl
 import time
+from concurrent.futures import TimeoutError
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,6 +21,7 @@ import requests
 import urllib3.exceptions
 
 from ..errors import AccountError, RefusedError, UnavailableError, UncertainError
+from ..threads import start
 
 GENERATIONS_URL = "https://www.runcomfy.com/models"
 USER_AGENT = "comfyui-runcomfy-kling"
@@ -173,13 +175,15 @@ class Client:
     def cancel(self, request_id: str, seconds: float = 5) -> bool | None:
         """Ask to cancel, within so many seconds. True: confirmed. False: it cannot be. None: no clear answer."""
         try:
-            answer = self._session.post(
-                f"{self.base_url}/v1/requests/{quote(request_id, safe='')}/cancel",
-                timeout=(seconds / 2, seconds / 2),
-                allow_redirects=False,
-            )
-        except BROKEN:
+            # In a thread, since looking up a name and an answer that trickles know no time limit.
+            return start(self._cancel, request_id, seconds).result(seconds)
+        except (*BROKEN, TimeoutError):
             return None
+
+    def _cancel(self, request_id: str, seconds: float) -> bool | None:
+        answer = self._session.post(
+            f"{self.base_url}/v1/requests/{quote(request_id, safe='')}/cancel", timeout=seconds, allow_redirects=False
+        )
         outcome = _as_dict(answer).get("outcome") if answer.ok else None
         return {"cancelled": True, "not_cancellable": False}.get(str(outcome))
 
