@@ -10,9 +10,12 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+import numpy as np
 
 from .account import Account
 from .errors import (
@@ -45,12 +48,16 @@ DOWNLOAD_PAUSE_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Delivery:
-    """What was brought. files: the first is the output. reused: it lay there already."""
+    """What was brought. files: the first is the output. reused: it lay there already.
+
+    last_frame: of the first file, float32 [1, H, W, 3], where it was decoded while the file was saved.
+    """
 
     request_id: str
     files: tuple[SavedFile, ...]
     cost_usd: float | None
     reused: bool
+    last_frame: Future[np.ndarray] | None = None
 
 
 class Corridor(ABC):
@@ -128,10 +135,11 @@ class Corridor(ABC):
                 f"Request {request_id} succeeded, but RunComfy's result names no video. It is paid and kept: run the "
                 f"node again to read the result again, or look for it under Generations: {GENERATIONS_URL}"
             )
-        files = tuple([await self._bring(request_id, result, n) for n in range(len(result.videos))])
+        brought = [await self._bring(request_id, result, n) for n in range(len(result.videos))]
+        files = tuple(file for file, _ in brought)
         await off_loop(self._saved, entry, files, result.cost_usd, worked)
         self.progress.update(stage="saved", cost_usd=result.cost_usd)
-        return Delivery(request_id, files, result.cost_usd, reused=False)
+        return Delivery(request_id, files, result.cost_usd, reused=False, last_frame=brought[0][1])
 
     def _durations(self) -> Sequence[float]:
         """How long such clips took before, newest first; nothing is known of a request fetched by its id."""
@@ -186,8 +194,11 @@ class Corridor(ABC):
         self.ledger.saved(entry.id, files, cost_usd=cost_usd, worked=worked, prompt=prompt)
         log.info("RunComfy request %s saved as %s", entry.request_id, files[0].path)
 
-    async def _bring(self, request_id: str, result: Result, position: int) -> SavedFile:
-        """Download one video of a result, embed the workflow and save it under the next free name."""
+    async def _bring(self, request_id: str, result: Result, position: int) -> tuple[SavedFile, Future[np.ndarray]]:
+        """Download one video of a result, embed the workflow and save it under the next free name.
+
+        Returns its last frame as well, decoded beside that: only its error, if any, is left to the caller.
+        """
         folder = (await off_loop(self.workspace.names, self.prefix, 0, 0)).folder
         raw, tagged = await off_loop(part, folder), await off_loop(part, folder)
         download = Download(
@@ -198,9 +209,11 @@ class Corridor(ABC):
         try:
             info = await self._download(download, request_id, result, position)
             metadata = dict(self.workspace.metadata) | {"runcomfy_request_id": request_id}
+            last_frame = start(video.last_frame, raw)
             whole = await off_loop(_embedded, raw, tagged, metadata)
+            await asyncio.wait([asyncio.wrap_future(last_frame)])  # Windows moves no file that is being read
             names = await off_loop(self.workspace.names, self.prefix, info.width, info.height)
-            return await off_loop(_published, whole, names)
+            return await off_loop(_published, whole, names), last_frame
         except DownloadError as error:
             raise DownloadError(
                 f"Request {request_id} is finished and paid, but its clip could not be brought here: {error} "

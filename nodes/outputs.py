@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import threading
@@ -14,7 +15,7 @@ from .errors import LedgerError
 from .inputs import CATEGORY, OUTPUT_TOOLTIPS, RETURN_NAMES, RETURN_TYPES
 from .kling.request import Request, check_request_id, check_variation
 from .settings import Settings
-from .threads import off_loop
+from .threads import off_loop, start
 from .workspace import Stopped, Workspace
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ async def delivered(
         raise comfy.interrupted() from None
     first = delivery.files[0].path
     _delivered.note(unique_id, comfy.list_item(), [file.path for file in delivery.files])
-    frame = comfy.image(await off_loop(last_frame, first))
+    frame = comfy.image(await asyncio.wrap_future(delivery.last_frame or start(last_frame, first)))
     return {
         "ui": comfy.preview(delivery.files),
         "result": (str(first), comfy.video(first), frame, delivery.request_id),

@@ -27,6 +27,9 @@ MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt
 UNSPECIFIED_MATRIX = 2
 FULL_RANGE = 2
 
+# No decoder shows a frame later than this many packets after its own.
+MOST_REORDERED = 32
+
 # Codecs that players expect inside an MP4; anything else is encoded again.
 MP4_CODECS = {"h264", "hevc", "av1", "aac", "mp3"}
 
@@ -83,10 +86,15 @@ def last_frame(path: Path) -> np.ndarray:
             end = (stream.start_time or 0) + (stream.duration or 0)
             if end:
                 container.seek(end, stream=stream)
+            packets = list(container.demux(stream))
             last = None
-            for frame in container.decode(stream):
-                if last is None or (frame.pts or 0) >= (last.pts or 0):
-                    last = frame
+            for position, packet in enumerate(packets):
+                # What no other frame refers to need not be decoded until the last frames in whatever order.
+                near = position >= len(packets) - MOST_REORDERED
+                stream.codec_context.skip_frame = "DEFAULT" if near else "NONREF"
+                for frame in packet.decode():
+                    if last is None or (frame.pts or 0) >= (last.pts or 0):
+                        last = frame
             if last is None:
                 raise ValueError("it has no frames")
             pixels = np.rot90(_rgb(last), _quarter_turns(last))
