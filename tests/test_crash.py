@@ -79,7 +79,7 @@ def dies_during(kind: str, fault: Fault, server: GatedServer, folder: Path) -> N
     server.inject(kind, fault)
     process = started(server, folder)
     try:
-        server.wait_for_call(kind)
+        server.wait_for(kind)
         if fault.forwarded:
             server.behind.wait_for(lambda: server.behind.jobs)
     finally:

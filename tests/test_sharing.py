@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from corridor import fetch, live_account, plain_workspace, render, run, text_request, tiny_clip
 from faults import DROPPED_AFTER, DROPPED_BEFORE, HANGS
-from gates import LONGEST_SECONDS, GatedServer
+from gates import GatedServer, Node
 from runcomfy_kling.nodes.account import Account
 from runcomfy_kling.nodes.corridor import Delivery
 from runcomfy_kling.nodes.errors import CancelledRequestError, FailedError, UnavailableError
@@ -23,53 +22,9 @@ from runcomfy_kling.nodes.identity import fingerprint
 from runcomfy_kling.nodes.ledger import Entry, SavedFile
 from runcomfy_kling.nodes.outputs import BringsClip, delivered
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
-from runcomfy_kling.nodes.workspace import Stopped
 
 PROGRAM = Path(__file__).with_name("crash_run.py")
 THREADS = 20
-
-
-class Node:
-    """A node at work in a thread of its own, with its own Stop."""
-
-    def __init__(self, ask: Callable[..., Delivery], account: Account, folder: Path, what: Any) -> None:
-        self._stop = threading.Event()
-        self._shown: list[dict[str, Any]] = []
-        self._changed = threading.Condition()
-        workspace = plain_workspace(folder, self._show, self._stop.is_set)
-        self._done: Future[Delivery] = Future()
-        threading.Thread(target=self._run, args=(ask, account, workspace, what), daemon=True).start()
-
-    def _run(self, ask: Callable[..., Delivery], account: Account, workspace: Any, what: Any) -> None:
-        try:
-            self._done.set_result(ask(what, account, workspace))
-        except BaseException as error:
-            self._done.set_exception(error)
-
-    def _show(self, facts: dict[str, Any]) -> None:
-        with self._changed:
-            self._shown.append(facts)
-            self._changed.notify_all()
-
-    def wait_until_shown(self, *stages: str, saying: str = "") -> str:
-        """The stage, once the node shows one of these with such words."""
-
-        def there() -> str | None:
-            found = (f["stage"] for f in self._shown if f["stage"] in stages and saying in (f["message"] or ""))
-            return next(found, None)
-
-        with self._changed:
-            stage = self._changed.wait_for(there, LONGEST_SECONDS)
-        assert stage, f"never showed {stages} {saying!r}, but {[f['stage'] for f in self._shown]}"
-        return stage
-
-    def stop(self) -> None:
-        self._stop.set()
-        with pytest.raises(Stopped):
-            self.delivery()
-
-    def delivery(self) -> Delivery:
-        return self._done.result(LONGEST_SECONDS)
 
 
 class Scene:
@@ -117,7 +72,7 @@ def test_twenty_threads_and_two_processes_share_one_submission(scene: Scene) -> 
     command = [sys.executable, str(PROGRAM), scene.server.base_url, str(scene.folder)]
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     nodes = [scene.node() for _ in range(THREADS)]
-    scene.server.wait_for_call("submit")
+    scene.server.wait_for("submit")
     stages = [node.wait_until_shown("sharing", "submitting") for node in nodes]
     for process in processes:
         assert process.stdout
@@ -156,7 +111,7 @@ def test_a_failure_in_front_of_a_follower_is_shared(scene: Scene, joins: str) ->
     scene.server.behind.outcome = "failed"
     scene.server.keep_back(joins)
     leader = scene.node()
-    scene.server.wait_for_call(joins)
+    scene.server.wait_for(joins)
     follower = scene.node()
     follower.wait_until_shown("sharing")
     scene.server.let_go(joins)
@@ -191,7 +146,7 @@ def test_stop_by_one_of_two_hands_over_and_by_the_last_cancels_once(scene: Scene
 def test_a_stopped_follower_cancels_nothing(scene: Scene) -> None:
     scene.server.keep_back("status")
     leader = scene.node()
-    scene.server.wait_for_call("status")
+    scene.server.wait_for("status")
     follower = scene.node()
     follower.wait_until_shown("sharing")
     follower.stop()
@@ -220,7 +175,7 @@ def test_run_again_while_the_cancel_is_under_way_submits_anew(scene: Scene) -> N
     stopped = scene.node()
     stopped.wait_until_shown("queued")
     stopped.stop()
-    scene.server.wait_for_call("cancel")
+    scene.server.wait_for("cancel")
     again = scene.node()
     again.wait_until_shown("sharing")
     scene.server.let_go("cancel")
@@ -260,7 +215,7 @@ def test_stop_during_the_submission_notes_the_id_and_cancels_it(scene: Scene) ->
     scene.server.hold()
     scene.server.keep_back("submit")
     node = scene.node()
-    scene.server.wait_for_call("submit")
+    scene.server.wait_for("submit")
     node.stop()  # while its answer is still kept back
     assert scene.entry().state == "submitting"
     scene.server.let_go("submit")
@@ -333,7 +288,7 @@ def test_a_loop_closes_while_a_cancel_is_never_answered(scene: Scene) -> None:
 def test_after_a_new_token_the_clip_of_the_old_one_is_neither_lost_nor_bought_again(scene: Scene) -> None:
     scene.server.keep_back("status")
     node = scene.node()
-    scene.server.wait_for_call("status")
+    scene.server.wait_for("status")
     node.stop()
     scene.server.let_go("status")
     renewed = live_account(scene.server.base_url, scene.folder, token="another-token")
