@@ -204,7 +204,7 @@ class Corridor(ABC):
         download = Download(
             raw,
             allow_loopback=is_loopback(self.account.client.base_url),
-            show=lambda received, total: self.progress.update(stage="downloading", received=received, total=total),
+            show=self.progress.received,
         )
         try:
             info = await self._download(download, request_id, result, position)

@@ -30,6 +30,8 @@ FACTS: dict[str, Any] = {
     "message": None,
 }
 
+BLOCKS_SECONDS = 0.25
+
 
 class Progress:
     """Collects facts and passes each change on, with the seconds since the submission as `elapsed`."""
@@ -38,11 +40,19 @@ class Progress:
         self._show = show
         self._facts = FACTS | facts
         self.since = time.time()
+        self._blocks_shown = 0.0
 
     def update(self, **facts: Any) -> None:
         self._facts |= facts
         now = time.time()
         self._show(self._facts | {"elapsed": max(0.0, now - self.since), "time": now})
+
+    def received(self, received: int, total: int | None) -> None:
+        """A block has arrived. Shown a few times a second, however fast the line is."""
+        now = time.monotonic()
+        if received == total or now - self._blocks_shown >= BLOCKS_SECONDS:
+            self._blocks_shown = now
+            self.update(stage="downloading", received=received, total=total)
 
     def note(self, message: str) -> None:
         """Add a sentence to what the node says."""
