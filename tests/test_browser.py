@@ -2,7 +2,7 @@
 
 By default once with the frontend that ComfyUI pins and once with the newest, each in one renderer. With
 RUNCOMFY_KLING_BROWSER=all in the environment, both frontends in both renderers. A picture of every step is
-left in output/editor/.
+left in tests/browser/pictures/.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ import pytest
 from runcomfy_kling.nodes.account import live_ledger
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 
-ROOT = Path(__file__).resolve().parent.parent
 BROWSER = Path(__file__).resolve().parent / "browser"
-PICTURES = ROOT / "output" / "editor"
+PICTURES = BROWSER / "pictures"
 ALL = [(frontend, renderer) for frontend in ("pinned", "newest") for renderer in ("classic", "nodes2")]
 RUNS = ALL if os.environ.get("RUNCOMFY_KLING_BROWSER") == "all" else [ALL[0], ALL[3]]
 ENTRIES = 10_000
@@ -120,9 +119,7 @@ def fill_ledger(private: Path) -> None:
 
 
 @pytest.mark.parametrize(("frontend", "renderer"), RUNS, ids=["-".join(run) for run in RUNS])
-def test_the_editor(
-    frontend: str, renderer: str, tools: Tools, comfyuis: Callable[[str], harness.ComfyUI]
-) -> None:
+def test_the_editor(frontend: str, renderer: str, tools: Tools, comfyuis: Callable[[str], harness.ComfyUI]) -> None:
     server = comfyuis(frontend)
     pictures = PICTURES / f"{frontend}-{renderer}"
     pictures.mkdir(parents=True, exist_ok=True)
