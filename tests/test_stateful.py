@@ -124,7 +124,6 @@ class Life(RuleBasedStateMachine):
         try:
             delivery = self.run(prompt)
         except UncertainError:
-            happened["uncertain"] += 1
             assert before and before.state in ("submitting", "uncertain")
         except KlingError:
             assert not before or before.state in ("submitted", "saved")
@@ -138,6 +137,12 @@ class Life(RuleBasedStateMachine):
         self.server.inject(*fault)
         try:
             self.run(prompt)
+        except UncertainError:
+            happened["uncertain"] += 1
+            accepted = len(self.jobs)
+            with pytest.raises(UncertainError):
+                self.run(prompt)
+            assert len(self.jobs) == accepted
         except KlingError:
             pass
         finally:
@@ -204,10 +209,14 @@ class Life(RuleBasedStateMachine):
     def adopt_any(self, prompt: str, data: st.DataObject) -> None:
         """Also what belongs to other inputs, has failed, or never was; but nothing false about a clip that is paid."""
         ledger, name = self.account().ledger, fingerprint(self.request(prompt), 0)
-        entries = [entry for job in self.jobs if (entry := ledger.find_request(job.request_id))]
-        if self.loose_jobs_of(prompt):
-            entries = [entry for entry in entries if entry.fingerprint not in (name, None)]
-        request_id = data.draw(st.sampled_from([*(entry.request_id or "" for entry in entries), "never-was"]))
+        loose = self.loose_jobs_of(prompt)
+        requests = ["never-was"]
+        for job in self.jobs:
+            entry = ledger.find_request(job.request_id)
+            is_theirs = entry is not None and entry.fingerprint not in (name, None)
+            if is_theirs or (entry and job.body["prompt"] == prompt and not loose):
+                requests.append(job.request_id)
+        request_id = data.draw(st.sampled_from(requests))
         before = ledger.find_request(request_id)
         try:
             self.run(prompt, adopt=request_id)
