@@ -9,6 +9,7 @@ import re
 import socket
 import socketserver
 import struct
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ ELSEWHERE = "/elsewhere"
 # Far from the clock of this machine, as a server's may be.
 SERVER_CLOCK = 4_000_000_000.0
 TRICKLE_SECONDS, TRICKLE_PIECES = 0.04, 12
+# What the client's end of a connection may do at any time.
+HUNG_UP = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 PAGE = b"<!doctype html><html><head><title>Gateway</title></head><body><h1>Hello</h1></body></html>"
 
 
@@ -162,7 +165,7 @@ class FaultyServer:
         self._arrived = threading.Condition()
         self._closing = threading.Event()
         self._held = False
-        self._http = _Server(("127.0.0.1", 0), type("BoundHandler", (_Handler,), {"proxy": self}))
+        self._http = _Server(type("BoundHandler", (_Handler,), {"proxy": self}))
         self.base_url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> FaultyServer:
@@ -173,6 +176,8 @@ class FaultyServer:
         self._closing.set()
         self._http.shutdown()
         self._http.server_close()
+        if self._http.troubles:
+            raise AssertionError("the faulty server itself failed") from self._http.troubles[0]
 
     def inject(self, kind: str, *faults: Fault) -> None:
         """The next calls of a kind meet these faults, one each."""
@@ -236,8 +241,14 @@ class _Server(ThreadingHTTPServer):
         # HTTPServer's own asks the resolver for a host name, which takes seconds on some machines.
         socketserver.TCPServer.server_bind(self)
 
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.troubles: list[BaseException | None] = []
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that hangs up is not news
+        error = sys.exc_info()[1]
+        if not isinstance(error, HUNG_UP):
+            self.troubles.append(error)
 
 
 class _Handler(BaseHTTPRequestHandler):
