@@ -21,7 +21,7 @@ class Graph {
   }
 
   link(id, from, slot, to, name) {
-    this.links.set(id, { origin_id: from, origin_slot: slot });
+    this.links.set(id, { origin_id: from, origin_slot: slot, target_id: to?.id, target_slot: to?.inputs.length });
     if (to) to.inputs.push({ name, link: id, widget: to.widgets.some((w) => w.name === name) ? { name } : undefined });
   }
 
@@ -94,6 +94,8 @@ test("through the walls of subgraphs, inwards and outwards", () => {
   const source = graph.add(6, "uuid-a", {}, { isSubgraphNode: () => true, subgraph: maker });
   maker.outputs = [{ linkIds: [5] }];
   const host = graph.add(5, "uuid-b", { tier: "4k" }, { isSubgraphNode: () => true, subgraph: inner });
+  // As ComfyUI's does: it looks at the subgraph's outputs.
+  host.getInputLink = () => inner.outputNode.slots[0];
   graph.link(30, source.id, 0, host, "storyboard");
   host.inputs.push({ name: "tier", link: null, widget: { name: "tier" } });
 

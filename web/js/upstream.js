@@ -29,12 +29,16 @@ export function nodeAt(graph, id) {
 // Node ids are numbers in older frontends and strings in newer ones.
 const find = (graph, id) => graph?.nodes.find((node) => String(node.id) === id);
 
+// Not getInputLink: a subgraph node's looks inside.
+const linkInto = ({ graph, id }, slot) =>
+  [...graph.links.values()].find((link) => String(link.target_id) === String(id) && link.target_slot === slot);
+
 /** Where a link comes from: `{at, slot}` for a node, `{value}` for a constant, or null where that cannot be told. */
 function origin(at, link) {
   const { hosts } = at;
   if (Number(link.origin_id) === SUBGRAPH_INPUT) {
     const host = hosts.at(-1);
-    const outside = host.getInputLink(link.origin_slot);
+    const outside = linkInto(host, link.origin_slot);
     if (outside) return origin({ hosts: hosts.slice(0, -1), node: host }, outside);
     const name = host.inputs[link.origin_slot]?.widget?.name;
     const widget = host.widgets?.find((one) => one.name === name);
