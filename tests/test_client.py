@@ -12,7 +12,19 @@ from typing import Any
 
 import pytest
 from corridor import TOKEN, render
-from faults import DROPPED_BEFORE, HANGS, SERVER_CLOCK, SLOW, Answer, Fault, FaultyServer, answered, unreachable
+from faults import (
+    CUT,
+    DROPPED_AFTER,
+    DROPPED_BEFORE,
+    HANGS,
+    SERVER_CLOCK,
+    SLOW,
+    Answer,
+    Fault,
+    FaultyServer,
+    answered,
+    unreachable,
+)
 from runcomfy_kling.nodes.errors import AccountError, RefusedError, UnavailableError, UncertainError
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 from runcomfy_kling.nodes.runcomfy.client import Client, NotNow, Price, Result, Status
@@ -166,6 +178,14 @@ def test_no_token_in_what_a_broken_connection_leaves_behind() -> None:
             assert TOKEN not in "".join(traceback.format_exception(caught.value))
         assert client.cancel("abc") is None
     assert TOKEN not in repr(client)
+
+
+@pytest.mark.parametrize("fault", [DROPPED_BEFORE, DROPPED_AFTER, CUT], ids=repr)
+def test_a_submission_that_breaks_off_is_doubt(server: FaultyServer, client: Client, fault: Fault) -> None:
+    server.inject("submit", fault)
+    with pytest.raises(UncertainError, match="connection broke"):
+        client.submit(MODEL, BODY)
+    assert len(server.behind.jobs) == fault.forwarded
 
 
 def test_a_redirect_to_a_malformed_address_is_as_any_other(server: FaultyServer, client: Client) -> None:

@@ -231,7 +231,7 @@ def is_loopback(url: str) -> bool:
 def never_connected(error: Exception) -> bool:
     """Whether no byte of the request can have left: only then is a failed submission no doubt.
 
-    A ProxyError alone says nothing: urllib3 1.26 raises it for a connection that broke after sending, too.
+    A ProxyError alone says nothing: urllib3 raises it for a proxy that broke off after it had the request, too.
     """
     return any(
         isinstance(
