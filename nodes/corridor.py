@@ -34,7 +34,7 @@ from .progress import Progress
 from .runcomfy.client import GENERATIONS_URL, NotNow, Result, is_loopback
 from .runcomfy.download import Download
 from .runcomfy.pace import Pace
-from .runcomfy.wait import asked, wait
+from .runcomfy.wait import CALL_SECONDS, asked, wait
 from .save import part, publish
 from .threads import off_loop, start
 from .workspace import Names, Stopped, Workspace, until_stopped
@@ -128,18 +128,19 @@ class Corridor(ABC):
         if entry.state == "saved" and await off_loop(_all_intact, entry.files):
             self.progress.update(stage="saved", request_id=request_id, cost_usd=entry.cost_usd, reused=True)
             return Delivery(request_id, entry.files, entry.cost_usd, reused=True)
-        result, worked = await self._wait(entry, request_id)
-        await off_loop(self._ended, entry, result)
-        if not result.videos:
+        self.result, worked = await self._wait(entry, request_id)
+        await off_loop(self._ended, entry, self.result)
+        if not self.result.videos:
             raise NoOutputError(
                 f"Request {request_id} succeeded, but RunComfy's result names no video. It is paid and kept: run the "
                 f"node again to read the result again, or look for it under Generations: {GENERATIONS_URL}"
             )
-        brought = [await self._bring(request_id, result, n) for n in range(len(result.videos))]
+        brought = [await self._bring(request_id, n) for n in range(len(self.result.videos))]
         files = tuple(file for file, _ in brought)
-        await off_loop(self._saved, entry, files, result.cost_usd, worked)
-        self.progress.update(stage="saved", cost_usd=result.cost_usd)
-        return Delivery(request_id, files, result.cost_usd, reused=False, last_frame=brought[0][1])
+        cost_usd = self.result.cost_usd
+        await off_loop(self._saved, entry, files, cost_usd, worked)
+        self.progress.update(stage="saved", cost_usd=cost_usd)
+        return Delivery(request_id, files, cost_usd, reused=False, last_frame=brought[0][1])
 
     def _durations(self) -> Sequence[float]:
         """How long such clips took before, newest first; nothing is known of a request fetched by its id."""
@@ -194,7 +195,7 @@ class Corridor(ABC):
         self.ledger.saved(entry.id, files, cost_usd=cost_usd, worked=worked, prompt=prompt)
         log.info("RunComfy request %s saved as %s", entry.request_id, files[0].path)
 
-    async def _bring(self, request_id: str, result: Result, position: int) -> tuple[SavedFile, Future[np.ndarray]]:
+    async def _bring(self, request_id: str, position: int) -> tuple[SavedFile, Future[np.ndarray]]:
         """Download one video of a result, embed the workflow and save it under the next free name.
 
         Returns its last frame as well, decoded beside that: only its error, if any, is left to the caller.
@@ -207,7 +208,7 @@ class Corridor(ABC):
             show=self.progress.received,
         )
         try:
-            info = await self._download(download, request_id, result, position)
+            info = await self._download(download, request_id, position)
             metadata = dict(self.workspace.metadata) | {"runcomfy_request_id": request_id}
             last_frame = start(video.last_frame, raw)
             whole = await off_loop(_embedded, raw, tagged, metadata)
@@ -223,26 +224,30 @@ class Corridor(ABC):
             download.stop.set()
             start(_discard, raw, tagged)
 
-    async def _download(self, download: Download, request_id: str, result: Result, position: int) -> video.VideoInfo:
+    async def _download(self, download: Download, request_id: str, position: int) -> video.VideoInfo:
         """Fetch until it is a whole video; a link that no longer answers is asked for again."""
-        for attempt in range(DOWNLOAD_TRIES):
-            pause = min(2.0**attempt, DOWNLOAD_PAUSE_SECONDS)
+        tries = 0
+        while True:
+            pause = min(2.0**tries, DOWNLOAD_PAUSE_SECONDS)
+            tries += 1
             try:
-                await off_loop(download.fetch, result.videos[position])
+                await off_loop(download.fetch, self.result.videos[position])
             except NotNow as error:
                 trouble = str(error)
-                pause = error.retry_after or pause
+                pause = min(error.retry_after or pause, CALL_SECONDS)
             else:
                 try:
                     return await off_loop(video.probe, download.path)
                 except DownloadError as error:
                     trouble = str(error)
                     download.start_over()
+            if tries == DOWNLOAD_TRIES:
+                raise DownloadError(trouble)
             await asyncio.sleep(pause)
             with contextlib.suppress(NotNow, KlingError):
                 fresh = await asked(self.account.client.result, request_id)
-                result = fresh if len(fresh.videos) > position else result
-        raise DownloadError(trouble)
+                if len(fresh.videos) >= len(self.result.videos):
+                    self.result = fresh
 
 
 def _all_intact(files: tuple[SavedFile, ...]) -> bool:

@@ -140,6 +140,7 @@ class _Generation(Corridor):
     async def _submit_once(self, body: dict[str, Any]) -> Entry:
         """Get one submission accepted. Asked again only where RunComfy clearly accepted nothing."""
         unreached = 0
+        patience = self.account.settings.timeout
         while True:
             self.submission = start(self._submit_and_note, body)
             try:
@@ -147,12 +148,14 @@ class _Generation(Corridor):
             except NotNow as trouble:
                 self.submission = None
                 unreached += trouble.retry_after is None
-                if unreached == UNREACHED_TRIES:
+                pause = PAUSE_SECONDS if trouble.retry_after is None else max(trouble.retry_after, 1.0)
+                patience -= pause
+                if unreached == UNREACHED_TRIES or patience < 0:
                     raise RefusedError(
-                        f"{trouble} Nothing was submitted and nothing was spent. Check the connection, then run again."
+                        f"{trouble} Nothing was submitted and nothing was spent. Check the connection, or run again later."
                     ) from None
                 self.progress.note(str(trouble))
-                await asyncio.sleep(PAUSE_SECONDS if trouble.retry_after is None else trouble.retry_after)
+                await asyncio.sleep(pause)
 
     def _submit_and_note(self, body: dict[str, Any]) -> Entry:
         """One step in one thread, which no Stop can split: the paid call and the note of its id."""

@@ -41,8 +41,9 @@ class Catalogue:
             price = client.price(model_id)
         except (NotNow, KlingError):
             return None
-        with self._lock:
-            self._prices[key] = (time.monotonic(), price)
+        if price is not None:
+            with self._lock:
+                self._prices[key] = (time.monotonic(), price)
         return price
 
 

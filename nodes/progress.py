@@ -55,9 +55,10 @@ class Progress:
             self.update(stage="downloading", received=received, total=total)
 
     def note(self, message: str) -> None:
-        """Add a sentence to what the node says."""
-        before = self._facts["message"]
-        self.update(message=f"{before} {message}" if before else message)
+        """Add a sentence to what the node says, once."""
+        before = self._facts["message"] or ""
+        if message not in before:
+            self.update(message=f"{before} {message}".strip())
 
 
 def fraction(facts: dict[str, Any]) -> float:
