@@ -47,7 +47,7 @@ def watch(folder: Path, place: str) -> None:
                 os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
             if not place and here not in passed:
                 passed.add(here)
-                print(here, flush=True)
+                print(here + "\n", end="", flush=True)  # one piece: other threads print too
         return on_line
 
     threading.settrace(on_call)

@@ -244,7 +244,7 @@ def test_a_loop_closes_while_a_call_is_kept_back_and_nothing_is_lost(scene: Scen
 
     async def graph() -> None:
         node = asyncio.ensure_future(scene.generation())
-        await asyncio.to_thread(scene.server.wait_for_call, call)
+        await asyncio.to_thread(scene.server.wait_for, call)
         node.cancel()
         with pytest.raises(asyncio.CancelledError):
             await node
@@ -261,7 +261,7 @@ def test_a_failing_neighbour_does_not_end_what_runs(scene: Scene) -> None:
 
     async def graph() -> None:
         node = asyncio.ensure_future(scene.generation())
-        await asyncio.to_thread(scene.server.wait_for_call, "status")
+        await asyncio.to_thread(scene.server.wait_for, "status")
         assert not node.done()
         raise ValueError("another node")
 

@@ -36,7 +36,7 @@ from runcomfy_kling.nodes.rehearsal.server import Job, RehearsalServer
 from test_crash import PLACES
 
 NIGHTLY = bool(os.environ.get("RUNCOMFY_KLING_NIGHTLY"))
-EXAMPLES, STEPS, AT_LEAST = (400, 30, 10_000) if NIGHTLY else (25, 25, 500)
+EXAMPLES, STEPS, AT_LEAST = (400, 30, 10_000) if NIGHTLY else (22, 25, 500)
 TOKENS = ("a-first-token", "a-second-token")
 # Edits: each is another generation.
 PROMPTS = ("A train crosses a viaduct.", "A kite over the dunes.")
