@@ -152,7 +152,8 @@ class _Generation(Corridor):
                 patience -= pause
                 if unreached == UNREACHED_TRIES or patience < 0:
                     raise RefusedError(
-                        f"{trouble} Nothing was submitted and nothing was spent. Check the connection, or run again later."
+                        f"{trouble} Nothing was submitted and nothing was spent. "
+                        "Check the connection, or run again later."
                     ) from None
                 self.progress.note(str(trouble))
                 await asyncio.sleep(pause)
