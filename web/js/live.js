@@ -34,6 +34,8 @@ export function watch() {
   api.addEventListener("runcomfy_kling.progress", ({ detail }) => take(detail));
   api.addEventListener("reconnected", catchUp);
   api.addEventListener("graphChanged", refreshCosts);
+  // `saved` is told while the node still runs: only at its end has the ledger noted what the clip was made of.
+  api.addEventListener("executed", refreshCosts);
 }
 
 /** Shows what is known on the nodes of a graph that was just loaded. */
