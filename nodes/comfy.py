@@ -47,7 +47,7 @@ def workspace(node_id: str, graph: Mapping[str, Any] | None, extra: Mapping[str,
     return Workspace(
         private=private_folder(),
         names=_names,
-        show=_Shower(node_id).show,
+        show=_Shower(node_id, ((extra or {}).get("workflow") or {}).get("id")).show,
         stopped=_stopped,
         metadata=_metadata(graph, extra),
     )
@@ -125,18 +125,20 @@ def interrupted() -> BaseException:
 class _Shower:
     """Sends one node's state to the page: our own event, and ComfyUI's progress bar."""
 
-    def __init__(self, node_id: str) -> None:
+    def __init__(self, node_id: str, workflow_id: str | None) -> None:
+        """workflow_id: node ids repeat between workflows; None where the run came from elsewhere than the editor."""
         from comfy_execution.progress import get_progress_state
         from server import PromptServer
 
         self._node_id = node_id
+        self._workflow_id = workflow_id
         # Bound now: what becomes known after a Stop must not mark a node of the next prompt.
         self._bar = get_progress_state()
         self._server = PromptServer.instance
         self._client_id = self._server.client_id
 
     def show(self, facts: dict[str, Any]) -> None:
-        state = {"node": self._node_id, **facts}
+        state = {"node": self._node_id, "workflow": self._workflow_id, **facts}
         with _shown_lock:
             _shown.pop(self._node_id, None)
             _shown[self._node_id] = state

@@ -258,7 +258,6 @@ def _embedded(raw: Path, tagged: Path, metadata: dict[str, Any]) -> Path:
     """The file with its metadata, or the raw one where that cannot be: a paid clip is never lost to a tag."""
     try:
         video.embed(raw, tagged, metadata)
-        video.probe(tagged)
     except Exception as error:
         log.warning("The workflow could not be embedded in the clip (%s).", error)
         return raw

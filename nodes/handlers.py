@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -50,7 +51,7 @@ def _ledger() -> Ledger:
 
 
 async def progress(request: web.Request) -> Any:
-    return {"nodes": comfy.shown()}
+    return {"nodes": comfy.shown(), "now": time.time()}
 
 
 async def quote(request: web.Request) -> Any:

@@ -45,11 +45,13 @@ class Workspace:
 async def until_stopped(work: Coroutine[Any, Any, T], stopped: Callable[[], bool]) -> T:
     """Await work, cancelling it as soon as the user stops. Raises Stopped, and no CancelledError of its own."""
     task = asyncio.ensure_future(work)
-    while True:
-        done, _ = await asyncio.wait({task}, timeout=STOP_CHECK_SECONDS)
-        if done and not task.cancelled():
+    try:
+        while not (await asyncio.wait({task}, timeout=STOP_CHECK_SECONDS))[0]:
+            if stopped():
+                break
+        if task.done() and not task.cancelled():
             return task.result()
-        if done or stopped():
-            task.cancel()
-            await asyncio.wait({task})
-            raise Stopped
+    finally:
+        task.cancel()
+    await asyncio.wait({task})
+    raise Stopped

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..errors import InputError
 from .endpoints import SHOT_DURATION, TEXT_TO_VIDEO
 
-SHOT_START = re.compile(r"^[^\S\n]*\[\s*(\d+(?:\.\d+)?)\s*s\s*\]", re.IGNORECASE | re.MULTILINE)
+SHOT_START = re.compile(r"^[^\S\n]*\[\s*([0-9]+(?:\.[0-9]+)?)\s*[sS]\s*\]", re.MULTILINE)
 LOW, HIGH = int(SHOT_DURATION.low or 0), int(SHOT_DURATION.high or 0)
 TOTAL_LOW, TOTAL_HIGH = int(TEXT_TO_VIDEO["duration"].low or 0), int(TEXT_TO_VIDEO["duration"].high or 0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
+import os
 import re
 import ssl
 import time
@@ -112,6 +113,10 @@ class Client:
     def _new_session(self) -> requests.Session:
         session = requests.Session()
         session.auth = self._auth
+        # What requests would read from the environment again at every poll.
+        session.proxies = requests.utils.get_environ_proxies(self.base_url)
+        session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        session.trust_env = False
         session.headers["User-Agent"] = USER_AGENT
         session.headers["Accept"] = "application/json"
         return session
