@@ -232,4 +232,5 @@ def preview(files: Sequence[SavedFile]) -> dict[str, Any]:
         if path.is_relative_to(output):
             folder = path.parent.relative_to(output).as_posix()
             images.append({"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"})
-    return {"images": images, "animated": (True,)} if images else {}
+    # Both keys always: ComfyUI takes those of a list's first item for all of its items.
+    return {"images": images, "animated": (True,)}
