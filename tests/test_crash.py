@@ -37,7 +37,7 @@ PLACES = {
     "id read, not noted": ("generation.py:_submit_and_note:log.info(", UNCERTAIN),
     "id noted, not committed": ("ledger.py:submitted:return _entry(", UNCERTAIN),
     "id committed": ("corridor.py:_deliver:request_id =", DELIVERED),
-    "result read": ("corridor.py:_deliver:if not result.videos", DELIVERED),
+    "result read": ("corridor.py:_deliver:if not self.result.videos", DELIVERED),
     "before the download": ("download.py:_receive:length =", DELIVERED),
     "downloaded": ("corridor.py:_embedded:video.embed(", DELIVERED),
     "before it is published": ("save.py:publish:counter =", DELIVERED),
