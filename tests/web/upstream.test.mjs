@@ -39,6 +39,7 @@ const terms = (node, hosts = []) => {
 test("the widgets of a node are its inputs, but not what is kept out of the prompt", () => {
   const node = new Graph().add(2, "RunComfyKlingTextToVideo", CLIP);
   node.widgets.push({ name: "live_1", value: "", options: { serialize: false } });
+  node.widgets.push({ name: "video-preview", value: "", options: {} });
   assert.deepEqual(promptOf({ hosts: [], node }), { 2: { class_type: "RunComfyKlingTextToVideo", inputs: CLIP } });
   assert.deepEqual(terms(node), { tier: "pro", seconds: 5, audio: true, rehearsal: false });
 });

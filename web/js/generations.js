@@ -10,12 +10,13 @@ import { scrollTo, visibleRows } from "./virtual_list.js";
 const ROW = 60;
 const PAGE = 200;
 const REST_MS = 120;
+const FETCH_MS = 2000;
 
 /** What can be done with an entry: shown where `when` holds. */
 const ACTIONS = [
   { name: "reveal", icon: "pi-folder-open", when: ({ path }) => path, act: post("reveal") },
   { name: "workflow", icon: "pi-sitemap", when: ({ path }) => path, act: loadWorkflow },
-  { name: "fetch", icon: "pi-download", when: isUnfinished, act: post("fetch"), changes: true },
+  { name: "fetch", icon: "pi-download", when: isUnfinished, act: post("fetch"), follows: true },
   { name: "copy", icon: "pi-copy", when: (entry) => entry.request_id, act: copyId },
   { name: "settle", icon: "pi-check", when: ({ state }) => state === "uncertain", act: settle, changes: true },
 ];
@@ -123,6 +124,7 @@ class Generations {
     api.removeEventListener("runcomfy_kling.progress", this.onProgress);
     this.observer.disconnect();
     clearTimeout(this.resting);
+    clearTimeout(this.following);
   }
 
   build() {
@@ -175,6 +177,16 @@ class Generations {
     this.draw();
     const chosen = this.entries.find(({ id }) => id === this.chosen?.id);
     if (chosen && JSON.stringify(chosen) !== JSON.stringify(this.chosen)) this.choose(this.entries.indexOf(chosen));
+  }
+
+  /** Looks whether a clip that is being fetched has come: what no node asked for is told by no event. */
+  follow(entry) {
+    clearTimeout(this.following);
+    this.following = setTimeout(async () => {
+      const { entries } = await call(`/generations?limit=1&before=${entry.id + 1}`).catch(() => ({ entries: [] }));
+      if (entries.length && entries[0].state !== entry.state) this.reload();
+      else this.follow(entry);
+    }, FETCH_MS);
   }
 
   /** Reads on until row `last` is known. Pages follow one another, as each begins where the one before ended. */
@@ -258,13 +270,14 @@ class Generations {
     );
   }
 
-  button({ name, icon, act, changes }, entry) {
+  button({ name, icon, act, changes, follows }, entry) {
     const run = async () => {
       button.disabled = true;
       try {
         const answer = await act(entry);
         if (answer !== false) toast("success", answer?.message ?? t(`generations.done.${name}`));
         if (changes) await this.reload();
+        if (follows) this.follow(entry);
       } catch (error) {
         toast("error", error.message);
       } finally {

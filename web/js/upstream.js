@@ -6,6 +6,7 @@ const PACK = "RunComfyKling";
 const SUBGRAPH_INPUT = -10; // ComfyUI's node id for the inside of a subgraph's inputs
 const NEVER = 2;
 const BYPASS = 4;
+const PLAYER = "video-preview"; // ComfyUI's own, among the widgets once a clip was shown: no input
 
 /** The execution id of a node, such as `5:2` for node 2 inside subgraph node 5. */
 const idOf = ({ hosts, node }) => [...hosts, node].map(({ id }) => id).join(":");
@@ -69,7 +70,7 @@ export function promptOf(at, prompt = {}) {
   const inputs = {};
   prompt[idOf(at)] = { class_type: node.comfyClass ?? node.type, inputs };
   for (const widget of node.widgets ?? []) {
-    if (widget.name && widget.options?.serialize !== false) inputs[widget.name] = widget.value;
+    if (widget.name && widget.name !== PLAYER && widget.options?.serialize !== false) inputs[widget.name] = widget.value;
   }
   (node.inputs ?? []).forEach(({ name }, slot) => {
     const link = node.getInputLink(slot);
