@@ -21,6 +21,7 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,6 +83,8 @@ CREATE TABLE files (
 );
 CREATE TABLE graphs (signature TEXT PRIMARY KEY, generation INTEGER NOT NULL REFERENCES generations (id));
 """
+
+_turn = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -360,9 +363,12 @@ class Ledger:
         with self._reading() as db:
             return [float(row[0]) for row in db.execute(query, values)]
 
-    def _transaction(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        # The threads of one process take turns here: SQLite lets them sleep and try again, up to a tenth of a second.
         # Locked from its start: a transaction that reads before it writes could otherwise not be granted the write.
-        return self._connection("BEGIN IMMEDIATE")
+        with _turn, self._connection("BEGIN IMMEDIATE") as db:
+            yield db
 
     def _reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         return self._connection("BEGIN")
