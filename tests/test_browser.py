@@ -100,6 +100,13 @@ def comfyuis(
     return get
 
 
+def note_doubt(private: Path, name: str) -> None:
+    """A submission whose answer was lost."""
+    ledger = live_ledger(private)
+    entry = ledger.open_submission(name, model_id="", seconds=5, audio=True, token="none")
+    ledger.uncertain(entry.id, "the connection broke")
+
+
 def fill_ledger(private: Path) -> None:
     """Ten thousand generations of long ago, the first of them with a prompt that is looked for."""
     ledger = live_ledger(private)
@@ -119,8 +126,15 @@ def fill_ledger(private: Path) -> None:
 
 
 @pytest.mark.parametrize(("frontend", "renderer"), RUNS, ids=["-".join(run) for run in RUNS])
-def test_the_editor(frontend: str, renderer: str, tools: Tools, comfyuis: Callable[[str], harness.ComfyUI]) -> None:
+def test_the_editor(
+    frontend: str,
+    renderer: str,
+    tools: Tools,
+    comfyuis: Callable[[str], harness.ComfyUI],
+    runcomfy: RehearsalServer,
+) -> None:
     server = comfyuis(frontend)
+    note_doubt(server.base / "user" / "__runcomfy_kling", renderer)
     pictures = PICTURES / f"{frontend}-{renderer}"
     pictures.mkdir(parents=True, exist_ok=True)
     setup = {
@@ -132,11 +146,27 @@ def test_the_editor(frontend: str, renderer: str, tools: Tools, comfyuis: Callab
         "variation": ALL.index((frontend, renderer)),
         "oldest": "Take 0",
     }
-    run = subprocess.run(
+    scenario = subprocess.Popen(
         [tools.node, "editor.mjs", json.dumps(setup)],
         cwd=BROWSER,
-        capture_output=True,
-        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
-    assert run.returncode == 0, run.stdout + run.stderr
+    with scenario:
+        said = listen(scenario, runcomfy)
+    assert scenario.returncode == 0, said
+
+
+def listen(scenario: subprocess.Popen[str], runcomfy: RehearsalServer) -> str:
+    """What a scenario prints until it ends. A line `runcomfy: hold` asks for a call of the server, and is answered."""
+    assert scenario.stdin and scenario.stdout
+    said = ""
+    for line in scenario.stdout:
+        said += line
+        if line.startswith("runcomfy: "):
+            getattr(runcomfy, line.split()[1])()
+            scenario.stdin.write("done\n")
+            scenario.stdin.flush()
+    return said

@@ -1,5 +1,7 @@
 /** A browser on a real ComfyUI: how it is opened, and what is looked at on every page. */
 
+import { createInterface } from "node:readline";
+
 import { chromium } from "playwright-core";
 
 const CHROMIUM_ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"];
@@ -29,6 +31,37 @@ function countIntervals() {
 }
 
 /**
+ * Counts what a pack listens to that outlives its elements: the window, the document, ComfyUI's API.
+ * Runs in the page before any other script.
+ */
+function countListeners(pack) {
+  const listening = new Map();
+  const { addEventListener: add, removeEventListener: remove } = EventTarget.prototype;
+  const outlives = (target) => !(target instanceof Node) || target === document;
+  EventTarget.prototype.addEventListener = function (type, listener, options) {
+    if (outlives(this ?? window) && new Error().stack.includes(`/extensions/${pack}/`)) {
+      listening.set(listener, [...(listening.get(listener) ?? []), type]);
+    }
+    return add.call(this ?? window, type, listener, options);
+  };
+  EventTarget.prototype.removeEventListener = function (type, listener, options) {
+    const left = (listening.get(listener) ?? []).filter((one) => one !== type);
+    if (left.length) listening.set(listener, left);
+    else listening.delete(listener);
+    return remove.call(this ?? window, type, listener, options);
+  };
+  window.listenersOfPack = () => [...listening.values()].flat().length;
+}
+
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
+/** Has RunComfy's stand-in do something: `hold`, `release`, `hold_work` or `release_work`. */
+export async function runcomfy(what) {
+  console.log(`runcomfy: ${what}`);
+  await answers.next();
+}
+
+/**
  * @param {{url: string, chromium: string, nodes2: boolean, pack: string}} setup `pack` is its folder's name
  * @returns {Promise<{page: import("playwright-core").Page, complaints: string[], close: Function}>}
  *   `complaints` collects what the pack puts into the console
@@ -38,10 +71,12 @@ export async function open({ url, chromium: executablePath, nodes2, pack }) {
   const context = await browser.newContext({ viewport: { width: 1500, height: 950 }, reducedMotion: "reduce" });
   await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: url });
   await context.addInitScript(countIntervals);
+  await context.addInitScript(countListeners, pack);
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   const complaints = [];
-  const ours = (text) => text.includes(`/extensions/${pack}/`) || text.includes("runcomfy_kling");
+  // ComfyUI looks for a help page in the user's language before it takes the English one, which has no language.
+  const ours = (text) => new RegExp(`/extensions/${pack}/(?!docs/.*/en\\.md)|runcomfy_kling`).test(text);
   page.on("console", (message) => {
     const text = `${message.type()}: ${message.text()} (${message.location().url})`;
     if (ours(text)) complaints.push(text);
@@ -50,7 +85,11 @@ export async function open({ url, chromium: executablePath, nodes2, pack }) {
   await context.request.post(`${url}/settings`, { data: { ...SETTINGS, "Comfy.VueNodes.Enabled": nodes2 } });
   await page.goto(url);
   await ready(page);
-  return { page, complaints, close: () => browser.close() };
+  const close = async () => {
+    await browser.close();
+    process.stdin.destroy();
+  };
+  return { page, complaints, close };
 }
 
 /** Waits until ComfyUI has set up and loaded its first workflow. */
@@ -75,7 +114,7 @@ export async function load(page, workflow) {
 
 /** Waits until `read` answers `wanted` in the page, and says what it answered last where it never does. */
 export async function until(page, read, wanted, argument = undefined) {
-  const same = ([source, value, given]) => JSON.stringify(eval(source)(given)) === value;
+  const same = async ([source, value, given]) => JSON.stringify(await eval(source)(given)) === value;
   const value = JSON.stringify(wanted);
   await page.waitForFunction(same, [`(${read})`, value, argument], { timeout: 15_000 }).catch(async () => {
     throw new Error(`expected ${value}, got ${JSON.stringify(await page.evaluate(read, argument))}`);

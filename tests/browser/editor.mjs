@@ -7,7 +7,7 @@
 import assert from "node:assert/strict";
 import { join } from "node:path";
 
-import { accessibility, load, open, ready, until } from "./browser.mjs";
+import { accessibility, load, open, ready, runcomfy, until } from "./browser.mjs";
 
 const SCRIPT = "[5s] Wide shot of terraced hills at dusk.\n[3s] Close on two glasses touching.";
 const LAMP = "A lamp is lit.";
@@ -38,6 +38,17 @@ const workflow = {
   groups: [], config: {}, extra: {}, version: 0.4,
 };
 
+/** The workflow with another script, run for real on the account. */
+function paid(text) {
+  const graph = structuredClone(workflow);
+  const [storyboard, clip] = graph.nodes;
+  storyboard.widgets_values = [text];
+  clip.widgets_values[10] = false;
+  return graph;
+}
+
+const run = () => page.evaluate(() => app.queuePrompt(0, 1));
+const stop = () => page.evaluate(() => app.extensionManager.command.execute("Comfy.Interrupt"));
 const script = () => app.graph.nodes.find(({ type }) => type === "RunComfyKlingStoryboard")?.widgets[0].value;
 const scriptIs = (wanted) => until(page, script, wanted);
 const button = (name) => page.getByRole("button", { name, exact: true });
@@ -67,6 +78,13 @@ async function pressUntil(key, wanted) {
     if ((await page.evaluate(script)) !== before) break;
   }
   await scriptIs(wanted);
+}
+
+/** Whether the panel of the generation node ends above the node's own end. */
+function insideItsNode() {
+  const node = app.graph.nodes.find(({ type }) => type === "RunComfyKlingTextToVideo");
+  const { bottom } = document.querySelector(".rck-live-cost").getBoundingClientRect();
+  return bottom < app.canvas.ds.convertOffsetToCanvas([0, node.pos[1] + node.size[1]])[1] + app.canvas.canvas.getBoundingClientRect().top;
 }
 
 async function openAccount() {
@@ -152,14 +170,14 @@ const steps = {
     await load(page, workflow);
     await page.getByText("8 s · pro · silent").waitFor();
     await page.getByText("rehearsal, free").waitFor();
-    await page.evaluate(() => app.queuePrompt(0, 1));
+    await run();
     await title.getByText(/Queued|Generating/).waitFor();
     await page.reload();
     await ready(page);
     await title.getByText(/Queued|Generating|Downloading|Rehearsal saved/).waitFor();
     await title.getByText("Rehearsal saved").waitFor({ timeout: 60_000 });
     // A run that ends while the page loads shows no clip, whatever the node: the next run brings it, from ComfyUI's cache.
-    await page.evaluate(() => app.queuePrompt(0, 1));
+    await run();
     await page.waitForFunction(() => [...document.querySelectorAll("video")].some(({ readyState }) => readyState >= 2));
     source = await page.evaluate(() => [...document.querySelectorAll("video")].find(({ currentSrc }) => currentSrc).currentSrc);
     await button("Copy the request id").click();
@@ -216,8 +234,13 @@ const steps = {
     const label = () => LiteGraph.createNode("RunComfyKlingShot").inputs.find(({ name }) => name === "storyboard").localized_name;
     await until(page, label, "스토리보드");
     await picture("korean");
+    await page.evaluate(() => app.canvas.selectNode(app.graph.nodes.find(({ type }) => type === "RunComfyKlingTextToVideo")));
+    await page.getByTestId("info-button").click();
+    await page.locator(".node-help-content").getByText("새로운 입력 조합마다 한 번만 결제되며").waitFor();
+    await picture("help in Korean");
     await speak("en");
     await button("Add shot").waitFor();
+    await button("Toggle properties panel").first().click();
   },
 
   async "a token is set and tested"() {
@@ -244,10 +267,30 @@ const steps = {
     await page.getByText(/^(from|about) \$0\.80$/).waitFor();
     await page.getByRole("button", { name: "Remove shot 2" }).click();
     await page.getByText(/^(from|about) \$0\.50$/).waitFor();
-    await page.evaluate(() => app.queuePrompt(0, 1));
+    await run();
     await title.getByText("Saved", { exact: true }).waitFor({ timeout: 60_000 });
     assert.equal(await page.locator(".rck-live-time").textContent(), "$0.50");
     await page.getByText("free: already paid").waitFor();
+  },
+
+  async "after Stop, what became of it"() {
+    await load(page, paid("[3s] Waves in the fog."));
+    await runcomfy("hold");
+    await run();
+    await title.getByText("Queued, position 1").waitFor();
+    await stop();
+    await page.getByText(/^Request \S+ was cancelled\. Running the node again submits it anew\.$/).waitFor();
+    assert.equal(await title.textContent(), "Stopped");
+    await until(page, insideItsNode, true);
+    await picture("stopped in the queue");
+    await runcomfy("release");
+    await runcomfy("hold_work");
+    await run();
+    await title.getByText("Generating").waitFor();
+    await stop();
+    await page.getByText(/^Request \S+ can no longer be cancelled and runs on\. Running the node again takes it up\.$/).waitFor();
+    assert.equal(await title.textContent(), "Stopped");
+    await runcomfy("release_work");
   },
 
   async "ten thousand generations"() {
@@ -264,6 +307,37 @@ const steps = {
     assert.ok((await list.getByRole("option").count()) < 40);
   },
 
+  async "an unfinished generation is fetched and played"() {
+    const list = page.getByRole("listbox", { name: "Kling generations" });
+    await list.evaluate((element) => (element.scrollTop = 0));
+    await list.getByRole("option", { name: /Unfinished.*pro · 3 s · silent/ }).click();
+    const id = await page.locator(".rck-detail-id").textContent();
+    await button("Copy id").click();
+    await until(page, () => navigator.clipboard.readText(), id);
+    await button("Fetch").click();
+    await page.locator(".rck-detail video").waitFor();
+    assert.equal(await page.locator(".rck-detail-id").textContent(), id);
+    await page.waitForFunction(() => document.querySelector(".rck-detail video").readyState >= 2);
+    await list.press("Enter");
+    await page.keyboard.press("Space");
+    await page.waitForFunction(() => document.querySelector(".rck-detail video").currentTime > 0);
+  },
+
+  async "an uncertain generation is settled"() {
+    const list = page.getByRole("listbox", { name: "Kling generations" });
+    await list.getByRole("option", { name: /Uncertain/ }).click();
+    await page.getByText("the connection broke").waitFor();
+    const settle = button("Mark as settled");
+    await settle.click();
+    await picture("settle");
+    await page.getByText("Cancel", { exact: true }).click();
+    await list.getByRole("option", { name: /Uncertain/ }).waitFor();
+    await settle.click();
+    await page.getByText("Confirm", { exact: true }).click();
+    await list.getByRole("option", { name: /Uncertain/ }).waitFor({ state: "detached" });
+    await settle.waitFor({ state: "detached" });
+  },
+
   async "a token is cleared"() {
     await openAccount();
     await button("Clear").click();
@@ -273,6 +347,15 @@ const steps = {
 
   async "nothing is left behind when the nodes are gone"() {
     await page.evaluate(() => app.graph.clear());
+    const before = await page.evaluate(() => window.listenersOfPack());
+    assert.ok(before > 0);
+    await page.evaluate(() => {
+      const types = ["RunComfyKlingStoryboard", "RunComfyKlingTextToVideo", "RunComfyKlingImageToVideo", "RunComfyKlingFetchVideo"];
+      const nodes = Array.from({ length: 20 }, (_, i) => LiteGraph.createNode(types[i % types.length]));
+      for (const node of nodes) app.graph.add(node);
+      for (const node of nodes) app.graph.remove(node);
+    });
+    assert.equal(await page.evaluate(() => window.listenersOfPack()), before);
     await until(page, () => window.intervalsOf("/js/live.js"), 0);
     await until(page, () => document.querySelectorAll(".rck-live, .rck-storyboard").length, 0);
     assert.deepEqual(complaints, []);

@@ -76,12 +76,13 @@ export function addPanel(node, name, element, getMinHeight, getMaxHeight) {
   return widget;
 }
 
-/** Gives a node the height its widgets need, where it has less. */
+/** Lays a node out anew, and gives it the height its widgets need where it has less. */
 export function grow(node) {
   // Nodes 2.0 fits a node to its content by itself; a second opinion would only end up in the undo history.
   if (window.LiteGraph.vueNodesMode) return;
   const [width, height] = node.computeSize();
   if (node.size[1] < height) node.setSize([Math.max(node.size[0], width), height]);
+  node.setDirtyCanvas(true, true);
 }
 
 /** Makes what was changed since the last call one step of ComfyUI's undo. */
