@@ -208,9 +208,8 @@ class Corridor(ABC):
             show=self.progress.received,
         )
         try:
-            info = await self._download(download, request_id, position)
+            info, last_frame = await self._download(download, request_id, position)
             metadata = dict(self.workspace.metadata) | {"runcomfy_request_id": request_id}
-            last_frame = start(video.last_frame, raw)
             whole = await off_loop(_embedded, raw, tagged, metadata)
             await asyncio.wait([asyncio.wrap_future(last_frame)])  # Windows moves no file that is being read
             names = await off_loop(self.workspace.names, self.prefix, info.width, info.height)
@@ -224,7 +223,9 @@ class Corridor(ABC):
             download.stop.set()
             start(_discard, raw, tagged)
 
-    async def _download(self, download: Download, request_id: str, position: int) -> video.VideoInfo:
+    async def _download(
+        self, download: Download, request_id: str, position: int
+    ) -> tuple[video.VideoInfo, Future[np.ndarray]]:
         """Fetch until it is a whole video; a link that no longer answers is asked for again."""
         tries = 0
         while True:
@@ -236,8 +237,9 @@ class Corridor(ABC):
                 trouble = str(error)
                 pause = min(error.retry_after or pause, CALL_SECONDS)
             else:
+                last_frame = start(video.last_frame, download.path)
                 try:
-                    return await off_loop(video.probe, download.path)
+                    return await off_loop(video.probe, download.path), last_frame
                 except DownloadError as error:
                     trouble = str(error)
                     download.start_over()
