@@ -62,16 +62,18 @@ export async function runcomfy(what) {
 }
 
 /**
- * @param {{url: string, chromium: string, nodes2: boolean, pack: string}} setup `pack` is its folder's name
+ * @param {{url: string, chromium: string, nodes2: boolean, pack: string, bare?: boolean}} setup
+ *   `pack` is its folder's name; `bare` leaves its scripts out
  * @returns {Promise<{page: import("playwright-core").Page, complaints: string[], close: Function}>}
  *   `complaints` collects what the pack puts into the console
  */
-export async function open({ url, chromium: executablePath, nodes2, pack }) {
+export async function open({ url, chromium: executablePath, nodes2, pack, bare = false }) {
   const browser = await chromium.launch({ executablePath, args: CHROMIUM_ARGS });
   const context = await browser.newContext({ viewport: { width: 1500, height: 950 }, reducedMotion: "reduce" });
   await context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: url });
   await context.addInitScript(countIntervals);
   await context.addInitScript(countListeners, pack);
+  if (bare) await context.route(`**/extensions/${pack}/**`, (route) => route.abort());
   const page = await context.newPage();
   page.setDefaultTimeout(20_000);
   const complaints = [];

@@ -68,7 +68,6 @@ export function addPanel(node, name, element, getMinHeight, getMaxHeight) {
   // Nodes 2.0 would keep showing the element of a node that undo replaced, were the name the same.
   const widget = node.addDOMWidget(`${name}_${++widgets}`, name, element, {
     serialize: false,
-    hideOnZoom: false,
     getMinHeight,
     getMaxHeight,
   });
