@@ -146,27 +146,40 @@ def test_the_editor(
         "variation": ALL.index((frontend, renderer)),
         "oldest": "Take 0",
     }
+    play("editor.mjs", setup, tools, runcomfy)
+
+
+@pytest.mark.skipif(RUNS is not ALL, reason="a measurement: set RUNCOMFY_KLING_BROWSER=all and see it with -rP")
+def test_fifty_nodes(tools: Tools, comfyuis: Callable[[str], harness.ComfyUI], runcomfy: RehearsalServer) -> None:
+    setup = {
+        "url": comfyuis("pinned").url,
+        "chromium": tools.chromium,
+        "nodes2": False,
+        "pack": "comfyui-runcomfy-kling",
+        "variation": len(ALL),
+        "scale": 0.3,
+    }
+    print(play("drawing.mjs", setup, tools, runcomfy))
+
+
+def play(script: str, setup: dict[str, object], tools: Tools, runcomfy: RehearsalServer) -> str:
+    """What a script of tests/browser prints. A line `runcomfy: hold` asks for a call of the server, and is answered."""
     scenario = subprocess.Popen(
-        [tools.node, "editor.mjs", json.dumps(setup)],
+        [tools.node, script, json.dumps(setup)],
         cwd=BROWSER,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
-    with scenario:
-        said = listen(scenario, runcomfy)
-    assert scenario.returncode == 0, said
-
-
-def listen(scenario: subprocess.Popen[str], runcomfy: RehearsalServer) -> str:
-    """What a scenario prints until it ends. A line `runcomfy: hold` asks for a call of the server, and is answered."""
-    assert scenario.stdin and scenario.stdout
     said = ""
-    for line in scenario.stdout:
-        said += line
-        if line.startswith("runcomfy: "):
-            getattr(runcomfy, line.split()[1])()
-            scenario.stdin.write("done\n")
-            scenario.stdin.flush()
+    with scenario:
+        assert scenario.stdin and scenario.stdout
+        for line in scenario.stdout:
+            said += line
+            if line.startswith("runcomfy: "):
+                getattr(runcomfy, line.split()[1])()
+                scenario.stdin.write("done\n")
+                scenario.stdin.flush()
+    assert scenario.returncode == 0, said
     return said
