@@ -16,6 +16,9 @@ from typing import Any
 # These decide where a clip lies or how it is brought, not what it is.
 NOT_PART = {"filename_prefix", "rehearsal", "request_id"}
 
+# The player that ComfyUI adds to a node once it has shown a clip goes into its prompts as if it were an input.
+PLAYER = "video-preview"
+
 Changes = Callable[[str, Mapping[str, Any]], Any]
 
 
@@ -38,6 +41,7 @@ def _inputs(graph: Mapping[str, Any], inputs: Mapping[str, Any], changes: Change
     return {
         name: {"output": value[1], "of": _described(graph, graph[value[0]], changes)} if _is_link(value) else value
         for name, value in inputs.items()
+        if name != PLAYER
     }
 
 
