@@ -1,4 +1,8 @@
-"""The state of one generation as people see it, on the node and in a terminal."""
+"""The state of one generation as people see it, on the node and in a terminal.
+
+Its stages: preparing, sharing (another node or process already works on this very generation), submitting, queued,
+generating, downloading; in the end saved, stopped or failed.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-STAGES = (
-    "preparing",
-    "sharing",  # another node or process already works on this very generation
-    "submitting",
-    "queued",
-    "generating",
-    "downloading",
-    "saved",
-    "stopped",
-    "failed",
-)
 FACTS: dict[str, Any] = {
     "stage": "preparing",
     "request_id": None,
