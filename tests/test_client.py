@@ -28,6 +28,7 @@ from faults import (
 from runcomfy_kling.nodes.errors import AccountError, RefusedError, UnavailableError, UncertainError
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
 from runcomfy_kling.nodes.runcomfy.client import Client, NotNow, Price, Result, Status
+from runcomfy_kling.nodes.runcomfy.download import Download
 
 MODEL = "kling/kling-3.0/pro/text-to-video"
 BODY = {"prompt": "Zwei Gläser, 두 잔.", "duration": 3, "sound": True}
@@ -229,6 +230,17 @@ def test_a_proxy_that_is_not_there_leaves_no_doubt(scheme: str, through_proxy: C
             Client(f"{scheme}://api.example", TOKEN).submit(MODEL, BODY)
 
 
+def test_loopback_is_reached_past_a_proxy(through_proxy: Callable[[str], None], tmp_path: Path) -> None:
+    with unreachable() as url, RehearsalServer(token=TOKEN, render=render) as server:
+        through_proxy(url)
+        client = Client(server.base_url, TOKEN)
+        request_id = client.submit(MODEL, BODY)
+        server.wait_for(lambda: server.jobs[-1].finished_at)
+        (clip,) = client.result(request_id).videos
+        Download(tmp_path / "clip.mp4", allow_loopback=True, show=lambda received, total: None).fetch(clip)
+    assert (tmp_path / "clip.mp4").read_bytes()[4:8] == b"ftyp"
+
+
 def test_a_proxy_that_lets_nothing_through_leaves_no_doubt(
     server: FaultyServer, through_proxy: Callable[[str], None]
 ) -> None:
@@ -311,6 +323,8 @@ A, B = "https://files.example/a.mp4", "https://files.example/b.mp4"
         ({"status": "failed", "error": {"code": 5, "message": "too dark"}}, Result("failed", error="too dark")),
         ({"status": "failed", "error": ["too", "dark"]}, Result("failed", error='["too", "dark"]')),
         ({"status": "cancelled"}, Result("cancelled")),
+        # No published word: it frees no entry, so it cannot be paid anew.
+        ({"status": "error", "error": "bad gateway"}, Result("pending", error="bad gateway")),
     ],
 )
 def test_results(server: FaultyServer, client: Client, answer: dict[str, Any], result: Result) -> None:

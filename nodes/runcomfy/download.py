@@ -43,6 +43,7 @@ class Download:
         self._validator = ""
         self._session = requests.Session()
         self._session.auth = _no_auth
+        self._session.trust_env = not allow_loopback  # a proxy's loopback is another machine's
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         adapter = _PublicAdapter(allow_loopback)
         self._session.mount("https://", adapter)
