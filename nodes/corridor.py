@@ -87,8 +87,7 @@ class Corridor(ABC):
             raise
 
     async def _run(self) -> Delivery:
-        await off_loop(self._check_folder)
-        self.lease = await off_loop(Lease, self.ledger.folder / "leases", self.name)
+        self.lease = await off_loop(self._enter)
         try:
             delivery = await self._deliver(await self._entry(await self._lead()))
         except asyncio.CancelledError:
@@ -109,14 +108,18 @@ class Corridor(ABC):
     def _leave(self, stopped: bool) -> None:
         """Let others take over. Blocks; called once. stopped: the user pressed Stop."""
 
-    def _check_folder(self) -> None:
-        """Whether a clip can be saved is known before it is paid."""
+    def _enter(self) -> Lease:
+        """Join those who want this clip, and lead them if nobody does."""
+        # Whether a clip can be saved is known before it is paid.
         part(self.workspace.names(self.prefix, 0, 0).folder).unlink()
+        lease = Lease(self.ledger.folder / "leases", self.name)
+        lease.try_lead()
+        return lease
 
     async def _lead(self) -> bool:
         """Wait until nobody else works on this. Returns whether somebody did."""
         followed = False
-        while not await off_loop(self.lease.try_lead):
+        while not (self.lease.leads or await off_loop(self.lease.try_lead)):
             followed = True
             self.progress.update(stage="sharing")
             await asyncio.sleep(FOLLOW_SECONDS)

@@ -65,10 +65,12 @@ class _Generation(Corridor):
             "audio": request.audio,
         }
         self.store = Store(workspace.private / "media")
+        self.before: Entry | None = None
         self.submission: Future[Entry] | None = None
 
     async def _lead(self) -> bool:
-        self.before = await off_loop(self.ledger.newest, self.name)
+        if not self.lease.leads:
+            self.before = await off_loop(self.ledger.newest, self.name)
         return await super()._lead()
 
     async def _entry(self, followed: bool) -> Entry:
@@ -105,8 +107,7 @@ class _Generation(Corridor):
 
     async def _submit(self) -> Entry:
         if not self.account.free:
-            await off_loop(self.ledger.check_not_damaged)
-            await off_loop(self._reserve)
+            await off_loop(self._may_spend)
         try:
             return await self._submit_once(await self._hosted())
         except BaseException as error:
@@ -132,7 +133,9 @@ class _Generation(Corridor):
         self.progress.update(stage="submitting")
         return body
 
-    def _reserve(self) -> None:
+    def _may_spend(self) -> None:
+        """Raises LedgerError or BudgetError where nothing may be paid."""
+        self.ledger.check_not_damaged()
         if (limit := self.account.settings.budget_usd) is not None:
             price = estimate(self.account.client, self.ledger, **self.facts)
             session_budget.reserve(self.name, price.usd, limit)

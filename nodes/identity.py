@@ -15,11 +15,14 @@ from typing import Any
 
 from .kling.request import Request
 from .media.types import Clip, Link, Still
+from .threads import cores
 
 
 def fingerprint(request: Request, variation: int) -> str:
     """SHA-256 in hex. Reads every pixel and every byte of the request's media: run it off the loop."""
-    what = {"model": request.endpoint.model_id, "body": _identified(request.body), "variation": variation}
+    with cores:
+        body = _identified(request.body)
+    what = {"model": request.endpoint.model_id, "body": body, "variation": variation}
     text = json.dumps(what, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

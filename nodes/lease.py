@@ -8,12 +8,17 @@ whatever killed it; a clock or a process id can be wrong.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from .errors import LedgerError
+
+_turn = threading.Lock()
 
 
 class Lease:
@@ -25,10 +30,9 @@ class Lease:
         self._name = fingerprint
         self._gave_up = False
         self._lead = _lock(folder / f"{fingerprint}.lead")
-        self._door = _lock(folder / "door")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with self._door:
+            with self._door():
                 self._waiter = _lock(folder / f"{fingerprint}.{secrets.token_hex(8)}.waiter")
                 self._waiter.acquire(timeout=0)
         except (OSError, NotImplementedError, Timeout) as error:
@@ -55,7 +59,7 @@ class Lease:
 
     def leave(self) -> bool:
         """Stop waiting. Returns whether nobody else waits; otherwise the lead is theirs. Blocks for an instant."""
-        with self._door:
+        with self._door():
             self._waiter.release()
             Path(self._waiter.lock_file).unlink(missing_ok=True)
             others = any(self._is_alive(path) for path in self._folder.glob(f"{self._name}.*.waiter"))
@@ -67,6 +71,13 @@ class Lease:
     def give_up_lead(self) -> None:
         self._gave_up = True
         self._lead.release()
+
+    @contextlib.contextmanager
+    def _door(self) -> Iterator[None]:
+        """One waiter at a time, over all threads and processes, joins or leaves."""
+        # The threads of one process take turns here: at the file they would sleep and try again.
+        with _turn, _lock(self._folder / "door"):
+            yield
 
     def _is_alive(self, waiter: Path) -> bool:
         """Whether a waiter's process still holds it. One left by a dead process is removed."""

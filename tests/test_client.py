@@ -27,7 +27,7 @@ from faults import (
 )
 from runcomfy_kling.nodes.errors import AccountError, RefusedError, UnavailableError, UncertainError
 from runcomfy_kling.nodes.rehearsal.server import RehearsalServer
-from runcomfy_kling.nodes.runcomfy.client import Client, NotNow, Price, Result, Status
+from runcomfy_kling.nodes.runcomfy.client import Client, NotNow, Price, Result, Status, to_json
 from runcomfy_kling.nodes.runcomfy.download import Download
 
 MODEL = "kling/kling-3.0/pro/text-to-video"
@@ -62,6 +62,14 @@ def test_the_body_is_sent_as_it_is(server: FaultyServer, client: Client) -> None
     assert call.path == f"/v1/models/{MODEL}"
     assert json.loads(call.body) == BODY
     assert call.headers["content-type"] == "application/json"
+
+
+def test_base64_is_sent_as_the_string_it_is() -> None:
+    uris = [f"data:image/png;base64,{letter * 40}" for letter in "ab"]
+    body = {"prompt": 'Say "a", \\ and\n…', "start_image_url": uris[0], "elements": [{"video_url": "", "all": [uris[1]]}]}
+    spliced = body | {"start_image_url": uris[0].encode(), "elements": [{"video_url": "", "all": [uris[1].encode()]}]}
+    assert to_json(spliced) == to_json(body)
+    assert json.loads(to_json(body)) == body
 
 
 def test_a_body_that_is_no_json_leaves_nowhere(server: FaultyServer, client: Client) -> None:

@@ -17,6 +17,7 @@ from runcomfy_kling.nodes.media.host import Inline, choose, host_all, needs_host
 from runcomfy_kling.nodes.media.served import Store
 from runcomfy_kling.nodes.media.types import Clip, Link, Still
 from runcomfy_kling.nodes.media.way import Payload, Way
+from runcomfy_kling.nodes.runcomfy.client import to_json
 from runcomfy_kling.nodes.settings import Settings
 
 MIB = 1 << 20
@@ -37,9 +38,9 @@ class Shelf(Way):
             return f"https://shelf.test/{len(self.payloads)}-{payload.name}.{payload.suffix}"
 
 
-def read(uri: str) -> tuple[str, bytes]:
-    head, data = uri.split(";base64,")
-    return head.removeprefix("data:"), base64.b64decode(data, validate=True)
+def read(uri: bytes) -> tuple[str, bytes]:
+    head, data = uri.split(b";base64,")
+    return head.decode().removeprefix("data:"), base64.b64decode(data, validate=True)
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_a_body_goes_out_inline_with_everything_else_untouched(still: Still, tmp
     media = {"start_image_url", "elements"}
     assert {k: v for k, v in hosted.items() if k not in media} == {k: v for k, v in body.items() if k not in media}
     assert body["start_image_url"] is still
-    json.dumps(hosted)
+    assert json.loads(to_json(hosted))["start_image_url"].encode() == hosted["start_image_url"]
 
 
 def test_media_go_out_side_by_side_and_each_once(still: Still, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_request_full_of_references_stays_under_64_mib() -> None:
     references = [Still(pixels, f"reference {number}") for number in range(14)]
     body = {"elements": [{"reference_image_urls": references}], "start_image_url": references[0]}
     hosted, _ = host_all(body, Inline())
-    assert len(json.dumps(hosted)) < 64 * MIB
+    assert len(to_json(hosted)) < 64 * MIB
     sizes = [len(read(uri)[1]) for uri in hosted["elements"][0]["reference_image_urls"]]
     assert min(sizes) > 2 * MIB
 

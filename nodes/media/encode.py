@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import bisect
-import io
 import math
+import tempfile
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HostingError
 from .types import Still
@@ -109,16 +109,20 @@ def _sample(picture: Picture) -> tuple[Picture, float]:
 
 
 def _jpeg(picture: Picture, quality: int, subsampling: str) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, subsampling=subsampling)
-    return file.getvalue()
+    return _saved(picture, "JPEG", quality=quality, subsampling=subsampling)
 
 
 def _png(picture: Picture) -> bytes:
-    file = io.BytesIO()
     # After PNG's row filters run lengths are worth finding, longer matches are not: as small, a quarter faster.
-    picture.save(file, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    return file.getvalue()
+    return _saved(picture, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+
+
+def _saved(picture: Picture, kind: str, **options: Any) -> bytes:
+    # Not into memory: only while it writes to a real file does Pillow let other threads run.
+    with tempfile.TemporaryFile() as file:
+        picture.save(file, kind, **options)
+        file.seek(0)
+        return file.read()
 
 
 def _png_bound(width: int, height: int) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import functools
 import ipaddress
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 from ..errors import HostingError
 from ..settings import LOOPBACK, Settings
-from ..threads import start
+from ..threads import cores, start
 from .encode import encode
 from .s3 import MOST_UPLOADS, Bucket
 from .served import OwnAddress, Store
@@ -39,7 +38,6 @@ TEXT_BYTES = MIB
 # A job may stay queued for longer than a node waits, and its link has to outlast both.
 LINK_SECONDS = 24 * 3600.0
 
-_encoding = threading.BoundedSemaphore(os.cpu_count() or 1)
 _uploading = threading.BoundedSemaphore(MOST_UPLOADS)
 
 
@@ -50,9 +48,9 @@ class Inline(Way):
     def __init__(self, note: str = "") -> None:
         self.note = note
 
-    def put(self, payload: Payload) -> str:
+    def put(self, payload: Payload) -> bytes:
         with payload.open() as file:
-            return f"data:{payload.content_type};base64,{base64.b64encode(file.read()).decode()}"
+            return f"data:{payload.content_type};base64,".encode() + base64.b64encode(file.read())
 
 
 def choose(settings: Settings, store: Store, owner: str, *, free: bool) -> Way:
@@ -101,7 +99,7 @@ def needs_hosting(body: Any) -> bool:
 
 
 def host_all(body: Any, way: Way) -> tuple[Any, list[str]]:
-    """The body with a URL for each of its media, and what the user should know, a sentence each.
+    """The body with a URL for each of its media (see Way.put), and what the user should know, a sentence each.
 
     Encodes and uploads side by side, each distinct still or clip once. Returns or raises only when all
     of it has ended. Raises HostingError, or InputError for a clip that is no video.
@@ -115,13 +113,13 @@ def host_all(body: Any, way: Way) -> tuple[Any, list[str]]:
         if isinstance(media, Still):
             notes += warnings(media)
 
-    def url(media: Media) -> str:
+    def url(media: Media) -> str | bytes:
         if isinstance(media, Link):
             return media.url
         if isinstance(media, Clip):
             payload = clips[id(media)]
         else:
-            with _encoding:
+            with cores:
                 encoded = encode(media, share)
             notes.append(encoded.note or "")
             payload = Payload(encoded.data, encoded.content_type, media.name)
@@ -140,7 +138,7 @@ def _media(part: Any) -> Iterator[Media]:
             yield from _media(value)
 
 
-def _replaced(part: Any, urls: dict[int, str]) -> Any:
+def _replaced(part: Any, urls: dict[int, str | bytes]) -> Any:
     if isinstance(part, (Still, Clip, Link)):
         return urls[id(part)]
     if isinstance(part, dict):
@@ -152,13 +150,15 @@ def _replaced(part: Any, urls: dict[int, str]) -> Any:
 
 def _together(work: Any, items: dict[int, Any]) -> dict[int, Any]:
     """work(item) for all items side by side; nothing still runs when this returns or raises."""
+    if len(items) == 1:  # as in most requests: this thread will do
+        return {key: work(item) for key, item in items.items()}
     futures = {key: start(work, item) for key, item in items.items()}
     wait(futures.values())
     return {key: future.result() for key, future in futures.items()}
 
 
 def _clip(clip: Clip) -> Payload:
-    with _encoding:
+    with cores:
         return Payload(mp4_of(clip), "video/mp4", clip.name)
 
 

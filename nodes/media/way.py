@@ -53,8 +53,11 @@ class Way(ABC):
     note = ""
 
     @abstractmethod
-    def put(self, payload: Payload) -> str:
-        """The URL under which RunComfy can read it from now on. Raises HostingError."""
+    def put(self, payload: Payload) -> str | bytes:
+        """The URL under which RunComfy can read it from now on; as bytes where JSON has nothing to escape in it.
+
+        Raises HostingError.
+        """
 
     def withdraw(self) -> None:  # noqa: B027 - most ways leave nothing to withdraw
         """End what must not outlive the generation. Nothing can be put afterwards."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import WaitTimeoutError
-from ..threads import off_loop
+from ..threads import start
 from .client import Client, NotNow, Result
 from .pace import Pace, PollBudget
 
@@ -22,7 +22,7 @@ async def asked(call: Callable[..., Any], *args: Any) -> Any:
     """One call in its turn of the budget that all waiting generations share. Raises NotNow when it is slow."""
     await asyncio.sleep(poll_budget.reserve(time.monotonic()))
     try:
-        return await asyncio.wait_for(off_loop(call, *args), CALL_SECONDS)
+        return await asyncio.wait_for(asyncio.wrap_future(start(call, *args)), CALL_SECONDS)
     except asyncio.TimeoutError:
         raise NotNow(f"RunComfy did not answer within {CALL_SECONDS} s.") from None
 
