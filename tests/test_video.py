@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def test_the_last_frame_is_the_one_shown_last(tmp_path: Path, frames: int, key_f
     shown = frame(frames - 1, 640, 360)
     neighbours = [frame(number, 640, 360) for number in (frames - 2, frames)]
     assert levels_off(path, shown) < min(2, *(levels_off(path, other) for other in neighbours))
+
+
+@pytest.mark.parametrize("shown", range(17, 24))
+def test_what_an_edit_list_cuts_off_is_not_shown_last(tmp_path: Path, shown: int) -> None:
+    path = film(tmp_path / "clip.mp4", width=640, height=360, frames=24, sound=None)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 4
+    assert struct.unpack(">II", data[at : at + 8]) == (0, 1)  # version and flags, number of edits
+    data[at + 8 : at + 12] = struct.pack(">I", 1000 * shown // 24)  # the edit's duration, in milliseconds
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        last = max(round(one.time * 24) for one in container.decode(video=0))
+    assert last < 23
+    assert levels_off(path, frame(last, 640, 360)) < min(2, levels_off(path, frame(last + 1, 640, 360)))
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["limited", "full"])

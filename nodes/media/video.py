@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import DownloadError, InputError, SaveError
+from ..threads import cores
 from .types import Clip
 
 if TYPE_CHECKING:
@@ -27,8 +29,10 @@ MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt
 UNSPECIFIED_MATRIX = 2
 FULL_RANGE = 2
 
-# No decoder shows a frame later than this many packets after its own.
-MOST_REORDERED = 32
+# While a container is opened FFmpeg decodes some frames to describe its streams; an MP4 says all that is needed here.
+HEADERS_ALONE = {"skip_frame": "all"}
+# Of frames that refer to one another few can be decoded at once; more threads find more of them, up to FFmpeg's limit.
+DECODERS = min(4 * (os.cpu_count() or 1), 16)
 
 # Codecs that players expect inside an MP4; anything else is encoded again.
 MP4_CODECS = {"h264", "hevc", "av1", "aac", "mp3"}
@@ -79,19 +83,21 @@ def last_frame(path: Path) -> np.ndarray:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with cores, av.open(str(path), stream_options=[HEADERS_ALONE]) as container:
             stream = _video_stream(container)
             stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = DECODERS
             # Seeking past the end lands on the last key frame; a file without an index is decoded whole.
             end = (stream.start_time or 0) + (stream.duration or 0)
             if end:
                 container.seek(end, stream=stream)
             packets = list(container.demux(stream))
+            shown = max((p.pts for p in packets if p.pts is not None and not p.is_discard), default=None)
             last = None
-            for position, packet in enumerate(packets):
-                # What no other frame refers to need not be decoded until the last frames in whatever order.
-                near = position >= len(packets) - MOST_REORDERED
-                stream.codec_context.skip_frame = "DEFAULT" if near else "NONREF"
+            for packet in packets:
+                # What is neither shown last nor referred to need not be decoded.
+                wanted = packet.pts is None or packet.pts == shown
+                stream.codec_context.skip_frame = "DEFAULT" if wanted else "NONREF"
                 for frame in packet.decode():
                     if last is None or (frame.pts or 0) >= (last.pts or 0):
                         last = frame
