@@ -27,13 +27,15 @@ class Lease:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         """Join the waiters. Raises LedgerError where files cannot be locked."""
         self._folder = folder
+        # Apart from the files of those who led, which stay: the fewer there are to look through, the better.
+        self._waiters = folder / "waiting"
         self._name = fingerprint
         self._gave_up = False
         self._lead = _lock(folder / f"{fingerprint}.lead")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._waiters.mkdir(parents=True, exist_ok=True)
             with self._door():
-                self._waiter = _lock(folder / f"{fingerprint}.{secrets.token_hex(8)}.waiter")
+                self._waiter = _lock(self._waiters / f"{fingerprint}.{secrets.token_hex(8)}")
                 self._waiter.acquire(timeout=0)
         except (OSError, NotImplementedError, Timeout) as error:
             raise LedgerError(
@@ -62,7 +64,7 @@ class Lease:
         with self._door():
             self._waiter.release()
             Path(self._waiter.lock_file).unlink(missing_ok=True)
-            others = any(self._is_alive(path) for path in self._folder.glob(f"{self._name}.*.waiter"))
+            others = any(self._is_alive(path) for path in self._waiters.glob(f"{self._name}.*"))
             if others:
                 # Behind the door, or the next to leave would find it taken and neither would be the last.
                 self._lead.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +30,7 @@ def workspace(
         if output.resolve() not in place.parents:
             raise InputError(f"filename_prefix {prefix!r} cannot be used: it must name a place inside {output}.")
         numbered = re.compile(re.escape(place.name) + r"_(\d+)_")
-        found = [numbered.match(path.name) for path in place.parent.glob("*")] if place.parent.is_dir() else []
+        found = map(numbered.match, os.listdir(place.parent)) if place.parent.is_dir() else ()
         return Names(place.parent, place.name, 1 + max((int(match[1]) for match in found if match), default=0))
 
     return Workspace(private=private or private_folder(), names=names, show=show, stopped=stopped, metadata={})

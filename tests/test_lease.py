@@ -119,7 +119,7 @@ def test_among_threads_one_leads_and_one_is_last(tmp_path: Path) -> None:
     with ThreadPoolExecutor(threads) as pool:
         led, could_cancel = zip(*pool.map(wait_and_leave, range(threads)), strict=True)
     assert (sum(led), sum(could_cancel)) == (1, 1)
-    assert list(tmp_path.glob("*.waiter")) == []
+    assert list((tmp_path / "waiting").iterdir()) == []
 
 
 def test_processes_lead_and_follow(tmp_path: Path, other_process: Callable[[str], Waiter]) -> None:
@@ -141,9 +141,9 @@ def test_a_killed_leader_neither_leads_nor_waits(tmp_path: Path, other_process: 
     follower.kill()
     ours = Lease(tmp_path, ONE)
     assert ours.try_lead()
-    assert len(list(tmp_path.glob("*.waiter"))) == 3, "the dead left their files behind"
+    assert len(list((tmp_path / "waiting").iterdir())) == 3, "the dead left their files behind"
     assert ours.leave(), "which do not count"
-    assert list(tmp_path.glob("*.waiter")) == []
+    assert list((tmp_path / "waiting").iterdir()) == []
 
 
 @pytest.mark.parametrize("blocked", ["folder", "door"])

@@ -213,9 +213,7 @@ class Client:
     def _read(self, path: str) -> dict[str, Any]:
         """One GET of a JSON object; a redirect is not followed, since the token must not travel."""
         try:
-            answer = self._session.send(
-                self._get(path), timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False
-            )
+            answer = self._session.send(self._get(path), timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False)
         except BROKEN as error:
             raise NotNow(f"RunComfy could not be read ({_cause(error)}).") from None
         if answer.ok:

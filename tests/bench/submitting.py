@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from clips import make_clip
 from crowd import Crowd, image_request
@@ -12,6 +14,7 @@ from figure import Figure, load_pack
 from standin import standin, times
 
 COUNT = 50
+ROUNDS = 3
 UPLOAD_SECONDS = 2.0
 ONE_BY_ONE = 4
 
@@ -25,11 +28,7 @@ def measure() -> list[Figure]:
         with standin(clip, upload=UPLOAD_SECONDS) as base_url:
             crowd = Crowd(folder / "many", base_url)
             crowd.run(requests[:1])  # so that everything is imported
-            began = time.time()
-            saved = crowd.run(requests)
-            jobs = [times(base_url)[request_id] for request_id in saved]
-            elapsed = max(job.accepted for job in jobs) - began
-            slowest = max(job.accepted - job.began for job in jobs)
+            elapsed, over = statistics.median_low(_together(crowd, requests, base_url) for _ in range(ROUNDS))
             alone = 0.0
             for request in requests[:ONE_BY_ONE]:
                 start = time.time()
@@ -39,10 +38,19 @@ def measure() -> list[Figure]:
     return [
         Figure(
             f"{COUNT} submitted at once, 1080p stills",
-            f"{elapsed - slowest:.2f} s over the slowest upload",
+            f"{over:.2f} s over the slowest upload",
             "≤ 1 s",
-            elapsed - slowest <= 1,
+            over <= 1,
             f"{loop:.0f} s one after another ({ONE_BY_ONE} measured)",
             f"{loop / elapsed:.0f}",
         )
     ]
+
+
+def _together(crowd: Crowd, requests: list[Any], base_url: str) -> tuple[float, float]:
+    """Seconds until the last was accepted, and how many of them are not the slowest upload's."""
+    began = time.time()
+    saved = crowd.run(requests)
+    jobs = [times(base_url)[request_id] for request_id in saved]
+    elapsed = max(job.accepted for job in jobs) - began
+    return elapsed, elapsed - max(job.accepted - job.began for job in jobs)
