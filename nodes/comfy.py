@@ -12,16 +12,14 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import plain
 from .errors import InputError
+from .graph import signature
 from .media.types import Clip
 from .progress import fraction
 from .workspace import Names, Workspace
-
-if TYPE_CHECKING:
-    from .ledger import SavedFile
 
 EVENT = "runcomfy_kling.progress"
 FOLDER = "runcomfy_kling"
@@ -50,6 +48,8 @@ def workspace(node_id: str, graph: Mapping[str, Any] | None, extra: Mapping[str,
         show=_Shower(node_id, ((extra or {}).get("workflow") or {}).get("id")).show,
         stopped=_stopped,
         metadata=_metadata(graph, extra),
+        signature=lambda: signature(graph or {}, node_id, changes),
+        clips=clips,
     )
 
 
@@ -219,18 +219,20 @@ def _is_cut(video: Any, source: Path) -> bool:
     return abs(video.get_duration() - probe(source).seconds) > 0.1
 
 
-def preview(files: Sequence[SavedFile]) -> dict[str, Any]:
-    """The `ui` output of Save Video: the clips in the node. Those outside the output folder cannot be shown."""
-    if not is_here():
-        return {}
+def clips(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Files as the page addresses them. Those outside the output folder cannot be shown and are left out."""
     import folder_paths
 
     output = Path(folder_paths.get_output_directory()).resolve()
-    images = []
-    for file in files:
-        path = file.path.resolve()
+    shown = []
+    for path in map(Path.resolve, paths):
         if path.is_relative_to(output):
             folder = path.parent.relative_to(output).as_posix()
-            images.append({"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"})
+            shown.append({"filename": path.name, "subfolder": "" if folder == "." else folder, "type": "output"})
+    return shown
+
+
+def preview(paths: Sequence[Path]) -> dict[str, Any]:
+    """The `ui` output of Save Video: the clips in the node."""
     # Both keys always: ComfyUI takes those of a list's first item for all of its items.
-    return {"images": images, "animated": (True,)}
+    return {"images": clips(paths), "animated": (True,)} if is_here() else {}

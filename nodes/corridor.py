@@ -89,7 +89,9 @@ class Corridor(ABC):
     async def _run(self) -> Delivery:
         self.lease = await off_loop(self._enter)
         try:
-            delivery = await self._deliver(await self._entry(await self._lead()))
+            entry = await self._entry(await self._lead())
+            start(self._found, entry)
+            delivery = await self._deliver(entry)
         except asyncio.CancelledError:
             # Not awaited: the loop may be closing, and a submission under way must still be noted.
             start(self._leave, self.workspace.stopped())
@@ -103,6 +105,9 @@ class Corridor(ABC):
     @abstractmethod
     async def _entry(self, followed: bool) -> Entry:
         """The entry to deliver. followed: somebody else worked on it while we waited."""
+
+    def _found(self, entry: Entry) -> None:  # noqa: B027 - a request fetched by its id has no graph
+        """Called in a thread of its own, once it is known which entry this is."""
 
     @abstractmethod
     def _leave(self, stopped: bool) -> None:
@@ -129,7 +134,8 @@ class Corridor(ABC):
         request_id = entry.request_id or ""
         self.progress.since = entry.submitted or entry.created
         if entry.state == "saved" and await off_loop(_all_intact, entry.files):
-            self.progress.update(stage="saved", request_id=request_id, cost_usd=entry.cost_usd, reused=True)
+            self.progress.update(request_id=request_id, reused=True)
+            self._show_saved(entry.files, entry.cost_usd)
             return Delivery(request_id, entry.files, entry.cost_usd, reused=True)
         self.result, worked = await self._wait(entry, request_id)
         await off_loop(self._ended, entry, self.result)
@@ -142,8 +148,12 @@ class Corridor(ABC):
         files = tuple(file for file, _ in brought)
         cost_usd = self.result.cost_usd
         await off_loop(self._saved, entry, files, cost_usd, worked)
-        self.progress.update(stage="saved", cost_usd=cost_usd)
+        self._show_saved(files, cost_usd)
         return Delivery(request_id, files, cost_usd, reused=False, last_frame=brought[0][1])
+
+    def _show_saved(self, files: Sequence[SavedFile], cost_usd: float | None) -> None:
+        clips = self.workspace.clips([file.path for file in files])
+        self.progress.update(stage="saved", cost_usd=cost_usd, clips=clips)
 
     def _durations(self) -> Sequence[float]:
         """How long such clips took before, newest first; nothing is known of a request fetched by its id."""

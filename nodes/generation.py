@@ -34,6 +34,12 @@ PAUSE_SECONDS = 5.0
 CANCEL_SECONDS = 5.0
 KILLED = "the process ended before the answer was noted"
 STOPPED = "stopped before it ran"
+CANCEL_OUTCOMES = {True: "cancelled", False: "runs_on", None: "unconfirmed"}
+BECAME = {
+    "cancelled": "was cancelled. Running the node again submits it anew.",
+    "runs_on": "can no longer be cancelled and runs on. Running the node again takes it up.",
+    "unconfirmed": "may run on, since RunComfy did not confirm the cancel. Running the node again takes it up.",
+}
 
 session_budget = SessionBudget()
 
@@ -85,9 +91,9 @@ class _Generation(Corridor):
         if entry.state == "submitting":
             # The lead is ours, so whoever was submitting is dead and took the answer with it.
             await off_loop(self.ledger.uncertain, entry.id, KILLED)
-            raise UncertainError(_uncertain_sentence(KILLED))
-        if entry.state == "uncertain":
-            raise UncertainError(_uncertain_sentence(entry.message))
+        if entry.state in ("submitting", "uncertain"):
+            start(self._found, entry)
+            raise UncertainError(_uncertain_sentence(entry.message or KILLED))
         self.progress.update(request_id=entry.request_id, reused=True)
         return entry
 
@@ -173,6 +179,7 @@ class _Generation(Corridor):
             why = str(error) if isinstance(error, UncertainError) else type(error).__name__
             with contextlib.suppress(LedgerError):  # what stays `submitting` is uncertain to the next run
                 self.ledger.uncertain(entry.id, why)
+            self._found(entry)
             raise UncertainError(_uncertain_sentence(why)) from None
         log.info("RunComfy request %s submitted to %s", request_id, self.request.endpoint.model_id)
         try:
@@ -196,24 +203,25 @@ class _Generation(Corridor):
         entry = self.ledger.find(self.name)
         if entry is None or entry.state != "submitted" or entry.request_id is None:
             return
-        outcome = self.account.client.cancel(entry.request_id, CANCEL_SECONDS)
-        if outcome:
+        outcome = CANCEL_OUTCOMES[self.account.client.cancel(entry.request_id, CANCEL_SECONDS)]
+        if outcome == "cancelled":
             self.ledger.cancelled(entry.id, STOPPED)
             session_budget.release(self.name)
             self.store.withdraw(self.name)
-            became = "was cancelled. Running the node again submits it anew."
-        elif outcome is False:
-            became = "can no longer be cancelled and runs on. Running the node again takes it up."
-        else:
-            became = "may run on, since RunComfy did not confirm the cancel. Running the node again takes it up."
-        message = f"Request {entry.request_id} {became}"
+        message = f"Request {entry.request_id} {BECAME[outcome]}"
         log.info(message)
-        self.progress.update(stage="stopped", request_id=entry.request_id, message=message)
+        self.progress.update(stage="stopped", request_id=entry.request_id, message=message, outcome=outcome)
 
     def _ended(self, entry: Entry, result: Result) -> None:
         session_budget.settle(self.name, result.cost_usd)
         self.store.withdraw(self.name)
         super()._ended(entry, result)
+
+    def _found(self, entry: Entry) -> None:
+        """Let the editor say of this graph that it is paid. Not worth failing for."""
+        if known := self.workspace.signature():
+            with contextlib.suppress(LedgerError):
+                self.ledger.note_graph(known, entry.id)
 
     def _durations(self) -> Sequence[float]:
         return self.ledger.durations(**self.facts) or self.account.usual

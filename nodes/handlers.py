@@ -39,7 +39,7 @@ NOBODYS_REQUEST = "00000000-0000-0000-0000-000000000000"
 _store = Store(comfy.private_folder() / "media")
 _store.sweep()
 media = route_handler(_store, RateLimit())
-_fetches: set[asyncio.Task[Any]] = set()
+_fetches: dict[int, asyncio.Task[Any]] = {}  # by entry: those under way, and those that failed last
 
 
 def _settings() -> Settings:
@@ -80,7 +80,8 @@ async def paid(request: web.Request) -> Any:
 
     def known() -> Any:
         key = signature(asked["prompt"], str(asked["node"]), comfy.changes)
-        return {"paid": True if key and _ledger().find_graph(key) else None}
+        entry = _ledger().find_graph(key) if key else None
+        return {"state": entry.state if entry else None}
 
     return await off_loop(known)
 
@@ -136,19 +137,22 @@ async def fetch_entry(request: web.Request) -> Any:
     entry = await off_loop(_entry, request)
     if not entry.request_id:
         raise LookupError(entry.id)
+    if entry.id in _fetches and not _fetches[entry.id].done():
+        return {"started": True}
     payer = await off_loop(lambda: account.live(_settings(), comfy.private_folder()))
     task = asyncio.create_task(
         fetch(entry.request_id, prefix=DEFAULT_PREFIX, account=payer, workspace=comfy.background_workspace())
     )
-    _fetches.add(task)
-    task.add_done_callback(_fetched)
+    _fetches[entry.id] = task
+    task.add_done_callback(lambda task: _fetched(entry.id, task))
     return {"started": True}
 
 
-def _fetched(task: asyncio.Task[Any]) -> None:
-    _fetches.discard(task)
-    if not task.cancelled() and (error := task.exception()):
-        log.warning("%s", error)
+def _fetched(entry_id: int, task: asyncio.Task[Any]) -> None:
+    if task.cancelled() or task.exception() is None:
+        del _fetches[entry_id]
+    else:
+        log.warning("%s", task.exception())
 
 
 async def settle(request: web.Request) -> Any:
@@ -195,7 +199,10 @@ def _entry(request: web.Request) -> Entry:
 
 def _described(entry: Entry) -> dict[str, Any]:
     *_, tier, task = ("", *entry.model_id.split("/")) if entry.model_id else ("", None, None)
-    shown = comfy.preview(entry.files).get("images", [])
+    fetching = _fetches.get(entry.id)
+    failed = fetching is not None and fetching.done()
+    there = [file.path for file in entry.files if file.path.is_file()]
+    shown = comfy.clips(there)
     return {
         "id": entry.id,
         "state": entry.state,
@@ -208,8 +215,9 @@ def _described(entry: Entry) -> dict[str, Any]:
         "cost_usd": entry.cost_usd,
         "created": entry.created,
         "prompt": entry.prompt,
-        "path": str(entry.files[0].path) if entry.files else None,
+        "path": str(there[0]) if there else None,
         "view": shown[0] if shown else None,
         "message": entry.message or None,
-        "rehearsal": False,
+        "fetching": fetching is not None and not failed,
+        "fetch_error": str(fetching.exception()) if fetching and failed else None,
     }

@@ -283,13 +283,10 @@ class Ledger:
             )
             return _entry(db, "request_id = ?", request_id)
 
-    def note_graph(self, signature: str, request_id: str) -> None:
-        """Note that this part of a prompt (see graph.py) asks for the clip of this request."""
+    def note_graph(self, signature: str, entry_id: int) -> None:
+        """Note that this part of a prompt (see graph.py) asks for the clip of this entry."""
         with self._transaction() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO graphs SELECT ?, id FROM generations WHERE request_id = ?",
-                (signature, request_id),
-            )
+            db.execute("INSERT OR REPLACE INTO graphs VALUES (?, ?)", (signature, entry_id))
 
     def find_graph(self, signature: str) -> Entry | None:
         """The live entry of the clip that this part of a prompt asked for, where one was noted."""

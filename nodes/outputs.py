@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import comfy, graph
-from .errors import LedgerError
+from . import comfy
 from .inputs import CATEGORY, OUTPUT_TOOLTIPS, RETURN_NAMES, RETURN_TYPES
 from .kling.request import Request, check_request_id, check_variation
 from .settings import Settings
@@ -21,7 +19,6 @@ from .workspace import Stopped, Workspace
 if TYPE_CHECKING:
     from .account import Account
     from .corridor import Delivery
-    from .ledger import Ledger
 
 Bring = Callable[["Account", "Workspace"], Awaitable["Delivery"]]
 
@@ -58,7 +55,7 @@ async def generated(
     async def bring(account: Account, workspace: Workspace) -> Delivery:
         from .generation import generate
 
-        delivery = await generate(
+        return await generate(
             request,
             variation=variation,
             prefix=filename_prefix,
@@ -66,8 +63,6 @@ async def generated(
             account=account,
             workspace=workspace,
         )
-        await off_loop(_note_graph, account.ledger, hidden, delivery.request_id)
-        return delivery
 
     return await delivered(bring, rehearsal=rehearsal, **hidden)
 
@@ -98,17 +93,9 @@ async def delivered(
     _delivered.note(unique_id, comfy.list_item(), [file.path for file in delivery.files])
     frame = comfy.image(await asyncio.wrap_future(delivery.last_frame or start(last_frame, first)))
     return {
-        "ui": comfy.preview(delivery.files),
+        "ui": comfy.preview([file.path for file in delivery.files]),
         "result": (str(first), comfy.video(first), frame, delivery.request_id),
     }
-
-
-def _note_graph(ledger: Ledger, hidden: Mapping[str, Any], request_id: str) -> None:
-    """Let the editor say "already paid" of this graph. Not worth failing for once the clip is there."""
-    known = graph.signature(hidden.get("prompt_graph") or {}, hidden.get("unique_id", ""), comfy.changes)
-    if known:
-        with contextlib.suppress(LedgerError):
-            ledger.note_graph(known, request_id)
 
 
 class _Delivered:

@@ -21,6 +21,8 @@ FACTS: dict[str, Any] = {
     "rehearsal": False,
     "reused": False,  # already paid: nothing was submitted
     "message": None,
+    "outcome": None,  # of a Stop that asked RunComfy to cancel: cancelled, runs_on or unconfirmed
+    "clips": None,  # the saved clips, as the page addresses them
 }
 
 BLOCKS_SECONDS = 0.25

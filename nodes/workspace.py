@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,9 @@ class Names:
 class Workspace:
     """private: a folder no web server serves. metadata: what is embedded in a clip, by key.
 
+    signature: of the graph that asks for the clip (see graph.py), or None. May take a while.
+    clips: files as the page addresses them; those that it cannot show are left out.
+
     names: next names for a prefix, given the width and height in pixels (0 where not yet known).
     show: called with the state that the node shows (see progress.py).
     """
@@ -40,6 +43,8 @@ class Workspace:
     show: Callable[[dict[str, Any]], None]
     stopped: Callable[[], bool]
     metadata: Mapping[str, Any]
+    signature: Callable[[], str | None] = lambda: None
+    clips: Callable[[Sequence[Path]], list[dict[str, str]]] = lambda paths: []
 
 
 async def until_stopped(work: Coroutine[Any, Any, T], stopped: Callable[[], bool]) -> T:

@@ -150,14 +150,23 @@ def test_the_editor(
 
 
 @pytest.mark.skipif(RUNS is not ALL, reason="a measurement: set RUNCOMFY_KLING_BROWSER=all and see it with -rP")
-def test_fifty_nodes(tools: Tools, comfyuis: Callable[[str], harness.ComfyUI], runcomfy: RehearsalServer) -> None:
+@pytest.mark.parametrize("scale", [0.3, 0.7, 1])
+@pytest.mark.parametrize(("frontend", "renderer"), ALL, ids=["-".join(run) for run in ALL])
+def test_fifty_nodes(
+    frontend: str,
+    renderer: str,
+    scale: float,
+    tools: Tools,
+    comfyuis: Callable[[str], harness.ComfyUI],
+    runcomfy: RehearsalServer,
+) -> None:
     setup = {
-        "url": comfyuis("pinned").url,
+        "url": comfyuis(frontend).url,
         "chromium": tools.chromium,
-        "nodes2": False,
+        "nodes2": renderer == "nodes2",
         "pack": "comfyui-runcomfy-kling",
-        "variation": len(ALL),
-        "scale": 0.3,
+        "variation": len(ALL) + ALL.index((frontend, renderer)) * 10 + round(scale * 10),
+        "scale": scale,
     }
     print(play("drawing.mjs", setup, tools, runcomfy))
 

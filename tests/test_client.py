@@ -66,12 +66,8 @@ def test_the_body_is_sent_as_it_is(server: FaultyServer, client: Client) -> None
 
 def test_base64_is_sent_as_the_string_it_is() -> None:
     uris = [f"data:image/png;base64,{letter * 40}" for letter in "ab"]
-    body = {
-        "prompt": 'Say "a", \\ and\n…',
-        "start_image_url": uris[0],
-        "elements": [{"video_url": "", "all": [uris[1]]}],
-    }
-    spliced = body | {"start_image_url": uris[0].encode(), "elements": [{"all": [uris[1].encode()]}]}
+    body = {"prompt": 'Say "a", \\ and\n…', "start_image_url": uris[0], "elements": [{"all": [uris[1], ""]}]}
+    spliced = body | {"start_image_url": uris[0].encode(), "elements": [{"all": [uris[1].encode(), ""]}]}
     assert to_json(spliced) == to_json(body)
     assert json.loads(to_json(body)) == body
 

@@ -167,12 +167,12 @@ def test_a_generation_is_known_as_paid_and_can_be_gone_through(account: Page, se
 
     def paid(**inputs: Any) -> Any:
         asked = {"1": {**NODE, "inputs": NODE["inputs"] | inputs}}
-        return account.json("POST", "/paid", json={"node": "1", "prompt": asked})["paid"]
+        return account.json("POST", "/paid", json={"node": "1", "prompt": asked})["state"]
 
     assert paid() is None
     account.comfyui.run(prompt, extra_data={"extra_pnginfo": {"workflow": WORKFLOW}})
-    assert paid() is True
-    assert paid(filename_prefix="elsewhere", request_id="") is True
+    assert paid() == "saved"
+    assert paid(filename_prefix="elsewhere", request_id="") == "saved"
     assert paid(cfg_scale=0.6) is None
     assert paid(prompt=["2", 0]) is None
 

@@ -53,7 +53,7 @@ function accountForm() {
   const test = () =>
     tried(async () => {
       const { ok, message } = await call("/account/test", "POST");
-      say(message, ok ? "saved" : "failed");
+      say(ok ? t("account.accepted") : message, ok ? "saved" : "failed");
     });
 
   const form = el(

@@ -75,6 +75,21 @@ export function addPanel(node, name, element, getMinHeight, getMaxHeight) {
   return widget;
 }
 
+/**
+ * Has a panel drawn on the canvas by `paint(ctx, left, middle, width)` as long as `wanted()`, in place of its element.
+ * In the classic renderer every element costs as much at each draw as all else on a node. Nodes 2.0 knows elements only.
+ */
+export function paintWhile(widget, wanted, paint) {
+  const { draw, isVisible } = widget;
+  const painted = () => wanted() && !window.LiteGraph.vueNodesMode;
+  widget.isVisible = () => !painted() && isVisible.call(widget);
+  widget.draw = (...args) => {
+    if (!painted()) return draw.apply(widget, args);
+    const [ctx, , width, y, , lowQuality] = args;
+    if (!lowQuality) paint(ctx, widget.margin, y + (widget.computedHeight ?? ctx.canvas.height) / 2, width - 2 * widget.margin);
+  };
+}
+
 /** Lays a node out anew, and gives it the height its widgets need where it has less. */
 export function grow(node) {
   // Nodes 2.0 fits a node to its content by itself; a second opinion would only end up in the undo history.

@@ -16,13 +16,14 @@ const FETCH_MS = 2000;
 const ACTIONS = [
   { name: "reveal", icon: "pi-folder-open", when: ({ path }) => path, act: post("reveal") },
   { name: "workflow", icon: "pi-sitemap", when: ({ path }) => path, act: loadWorkflow },
-  { name: "fetch", icon: "pi-download", when: isUnfinished, act: post("fetch"), follows: true },
+  { name: "fetch", icon: "pi-download", when: canBeFetched, act: post("fetch"), changes: true },
   { name: "copy", icon: "pi-copy", when: (entry) => entry.request_id, act: copyId },
   { name: "settle", icon: "pi-check", when: ({ state }) => state === "uncertain", act: settle, changes: true },
 ];
 
-function isUnfinished({ state, request_id: id }) {
-  return state === "submitted" && id;
+/** A clip that never came, or whose file is gone. */
+function canBeFetched({ state, request_id: id, path, fetching }) {
+  return ["submitted", "saved"].includes(state) && id && !path && !fetching;
 }
 
 function post(action) {
@@ -73,15 +74,21 @@ const ICONS = {
   uncertain: "pi-question-circle",
 };
 
-const terms = ({ tier, seconds, audio, cost_usd: usd, rehearsal }) =>
+const terms = ({ tier, seconds, audio, cost_usd: usd }) =>
   [
     tier,
     seconds && t("cost.seconds", { seconds }),
     audio === false && t("cost.silent"),
-    rehearsal ? t("generations.rehearsal") : typeof usd === "number" && dollars(usd),
+    typeof usd === "number" && dollars(usd),
   ]
     .filter(Boolean)
     .join(" · ");
+
+/** What is to be said of an entry beside its state. */
+function told({ fetching, fetch_error: reason, message }) {
+  if (fetching) return t("generations.fetching");
+  return reason ? t("generations.failedFetch", { reason }) : message;
+}
 
 export function generationsTab() {
   let list = null;
@@ -121,6 +128,7 @@ class Generations {
   }
 
   close() {
+    this.closed = true;
     api.removeEventListener("runcomfy_kling.progress", this.onProgress);
     this.observer.disconnect();
     clearTimeout(this.resting);
@@ -167,6 +175,7 @@ class Generations {
   async reload() {
     try {
       const { entries, total } = await call(`/generations?limit=${PAGE}`);
+      this.tellFailed(entries);
       this.entries = entries;
       this.total = total;
       setText(this.note, total ? "" : t("generations.none"));
@@ -175,18 +184,21 @@ class Generations {
       setText(this.note, error.message);
     }
     this.draw();
+    this.follow();
     const chosen = this.entries.find(({ id }) => id === this.chosen?.id);
     if (chosen && JSON.stringify(chosen) !== JSON.stringify(this.chosen)) this.choose(this.entries.indexOf(chosen));
   }
 
-  /** Looks whether a clip that is being fetched has come: what no node asked for is told by no event. */
-  follow(entry) {
+  /** Looks again as long as a clip is being fetched: what no node asked for is told by no event. */
+  follow() {
     clearTimeout(this.following);
-    this.following = setTimeout(async () => {
-      const { entries } = await call(`/generations?limit=1&before=${entry.id + 1}`).catch(() => ({ entries: [] }));
-      if (entries.length && entries[0].state !== entry.state) this.reload();
-      else this.follow(entry);
-    }, FETCH_MS);
+    if (!this.closed && this.entries.some(({ fetching }) => fetching)) this.following = setTimeout(() => this.reload(), FETCH_MS);
+  }
+
+  /** Says of clips that were being fetched, by what was known so far, that they did not come. */
+  tellFailed(entries) {
+    const waited = new Set(this.entries.filter(({ fetching }) => fetching).map(({ id }) => id));
+    for (const entry of entries) if (waited.has(entry.id) && entry.fetch_error) toast("error", told(entry));
   }
 
   /** Reads on until row `last` is known. Pages follow one another, as each begins where the one before ended. */
@@ -258,7 +270,8 @@ class Generations {
   }
 
   showDetail(entry) {
-    const { state, prompt, message, view, created, request_id: id } = entry;
+    const { state, prompt, view, created, request_id: id } = entry;
+    const message = told(entry);
     this.detail.hidden = false;
     this.detail.replaceChildren(
       ...(view ? [el("video", { src: viewUrl(view), controls: true, preload: "metadata" })] : []),
@@ -270,14 +283,13 @@ class Generations {
     );
   }
 
-  button({ name, icon, act, changes, follows }, entry) {
+  button({ name, icon, act, changes }, entry) {
     const run = async () => {
       button.disabled = true;
       try {
         const answer = await act(entry);
         if (answer !== false) toast("success", answer?.message ?? t(`generations.done.${name}`));
         if (changes) await this.reload();
-        if (follows) this.follow(entry);
       } catch (error) {
         toast("error", error.message);
       } finally {

@@ -2,7 +2,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { addPanel, el, grow, setAttribute, setText } from "./dom.js";
+import { addPanel, el, grow, paintWhile, setAttribute, setText } from "./dom.js";
 import { describe, isOf, isRunning, merge } from "./progress.js";
 import { costOf } from "./quote.js";
 import { call } from "./server.js";
@@ -21,7 +21,11 @@ let pending = null;
 export function addLivePanel(node) {
   const panel = new Panel(node);
   panels.set(node, panel);
-  const { onRemoved } = node;
+  const { onRemoved, onExecuted } = node;
+  node.onExecuted = function (...args) {
+    onExecuted?.apply(this, args);
+    panel.hasClip = true;
+  };
   node.onRemoved = function (...args) {
     onRemoved?.apply(this, args);
     panel.observer.disconnect();
@@ -40,27 +44,47 @@ export function watch() {
 
 /** Shows what is known on the nodes of a graph that was just loaded. */
 export function showAll() {
-  states.forEach(show);
+  for (const state of states.values()) {
+    show(state);
+    showClip(state);
+  }
   refreshCosts();
 }
 
 /** Asks for the states of all runs: a page that was reloaded has missed its events. */
 export async function catchUp() {
   const { nodes, now } = await call("/progress").catch(() => ({ nodes: {} }));
-  for (const state of Object.values(nodes)) take(state, now ? now - state.time : 0);
+  for (const state of Object.values(nodes)) {
+    take(state, now ? now - state.time : 0);
+    showClip(state);
+  }
 }
 
 /** age: seconds since the server sent this state, by its own clock. */
 function take(state, age = 0) {
+  const before = states.get(state.node)?.stage;
   if (!merge(states, { ...state, sent_at: performance.now() - 1000 * age })) return;
   show(states.get(state.node));
-  if (!isRunning(state)) refreshCosts();
+  if (state.stage !== before) refreshCosts();
+}
+
+const root = () => app.rootGraph ?? app.graph?.rootGraph ?? app.graph;
+
+function panelOf(state) {
+  return root() && isOf(state, root().id) ? panels.get(nodeAt(root(), state.node)) : undefined;
 }
 
 function show(state) {
-  if (!isOf(state, app.graph?.rootGraph?.id ?? app.graph?.id)) return;
-  panels.get(nodeAt(app.rootGraph ?? app.graph, state.node))?.setState(state);
+  panelOf(state)?.setState(state);
   tick();
+}
+
+/** ComfyUI tells of an output once, so a page that was loading then has missed the clip. */
+function showClip(state) {
+  const panel = panelOf(state);
+  if (!state.clips?.length || !state.workflow || !panel || panel.hasClip) return;
+  const output = { images: state.clips, animated: [true] };
+  api.dispatchCustomEvent("executed", { node: state.node, display_node: state.node, output });
 }
 
 /** Keeps elapsed times going while anything runs. */
@@ -76,7 +100,7 @@ function refreshCosts() {
   if (!panels.size) return;
   pending = setTimeout(() => {
     const seen = new Set();
-    for (const { id, hosts, node } of nodesIn(app.rootGraph ?? app.graph, (one) => panels.has(one))) {
+    for (const { id, hosts, node } of nodesIn(root(), (one) => panels.has(one))) {
       // Two instances of one subgraph share their nodes: the first speaks for all.
       if (!seen.has(node)) panels.get(node).setTerms(id, promptOf({ hosts, node }));
       seen.add(node);
@@ -87,10 +111,12 @@ function refreshCosts() {
 class Panel {
   constructor(node) {
     this.node = node;
+    this.hasClip = false;
     this.hasCost = node.comfyClass !== "RunComfyKlingFetchVideo";
     this.height = this.hasCost ? ROW : 0;
     this.build();
-    addPanel(node, "live", this.element, () => this.height + MARGIN, () => this.height + MARGIN);
+    this.widget = addPanel(node, "live", this.element, () => this.height + MARGIN, () => this.height + MARGIN);
+    paintWhile(this.widget, () => !this.state, (...place) => this.paint(...place));
     this.observer = new ResizeObserver(() => {
       const { offsetHeight } = this.inner;
       if (!offsetHeight || offsetHeight === this.height) return;
@@ -139,7 +165,7 @@ class Panel {
     this.run.hidden = false;
     setText(this.request, state.request_id ?? "");
     this.request.parentElement.hidden = !state.request_id;
-    setText(this.message, state.message ?? "");
+    setText(this.message, state.outcome ? t(`live.outcome.${state.outcome}`) : (state.message ?? ""));
     this.renderState();
   }
 
@@ -153,6 +179,20 @@ class Panel {
     this.bar.hidden = share === null;
     this.bar.firstChild.style.width = `${(share ?? 0) * 100}%`;
     setAttribute(this.bar, "aria-valuenow", share === null ? null : String(Math.round(share * 100)));
+  }
+
+  /** The terms and the price as the canvas shows them before a first run. */
+  paint(ctx, left, middle, width) {
+    const { WIDGET_TEXT_COLOR: text, WIDGET_SECONDARY_TEXT_COLOR: muted } = window.LiteGraph;
+    ctx.font = "12px Inter, system-ui, sans-serif";
+    ctx.textBaseline = "middle";
+    ctx.textAlign = "right";
+    ctx.fillStyle = text;
+    ctx.fillText(this.cost.textContent, left + width, middle);
+    const room = width - ctx.measureText(this.cost.textContent).width - 6;
+    ctx.textAlign = "left";
+    ctx.fillStyle = muted;
+    ctx.fillText(this.terms.textContent, left, middle, room);
   }
 
   /** What the node would run with; asks for its price when that changed. */
@@ -170,6 +210,7 @@ class Panel {
     if (this.asked !== asked) return;
     setText(this.cost, t(`cost.${kind}`, { usd: usd === undefined ? "" : dollars(usd) }));
     this.cost.dataset.kind = kind;
-    this.cost.title = note || t("cost.title");
+    this.cost.title = this.widget.tooltip = note || t("cost.title");
+    this.node.setDirtyCanvas(true);
   }
 }

@@ -20,10 +20,13 @@ async function quote(terms) {
   });
 }
 
-/** Whether the ledger holds this very generation; null where the graph alone does not tell. */
-const isPaid = (node, prompt) =>
+/** What is spent already, by the state in which the ledger holds this very generation. */
+const SPENT = { saved: "paid", submitted: "pending", submitting: "pending", uncertain: "uncertain" };
+
+/** A key of SPENT, or null where the graph alone does not tell, or the ledger does not hold it. */
+const stateOf = (node, prompt) =>
   call("/paid", "POST", { node, prompt }).then(
-    ({ paid }) => paid,
+    ({ state }) => state,
     () => null,
   );
 
@@ -34,7 +37,8 @@ const isPaid = (node, prompt) =>
 export async function costOf(id, prompt) {
   const { rehearsal, ...terms } = termsOf(prompt, id);
   if (rehearsal) return { kind: "rehearsal" };
-  if (rehearsal !== null && (await isPaid(id, prompt))) return { kind: "paid" };
+  const spent = rehearsal !== null && SPENT[await stateOf(id, prompt)];
+  if (spent) return { kind: spent };
   if (Object.values(terms).includes(null)) return { kind: "unknown" };
   const { usd, from, note } = await quote({ task: TASKS[prompt[id].class_type], ...terms });
   return usd === null || usd === undefined ? { kind: "unknown" } : { kind: from ? "from" : "about", usd, note };
