@@ -158,6 +158,7 @@ def cancel_meets(fault: Fault) -> Callable[[Scene], None]:
         (bought,) = scene.accepted
         assert bought in told
         assert scene.server.count("cancel") == 1
+        assert scene.shown[-1]["outcome"] == ("cancelled" if fault is SLOW else "unconfirmed")
         if fault is SLOW:
             assert told.endswith(f"was cancelled. {BUYS_AGAIN}")
             assert scene.entry().state == "cancelled"
@@ -199,6 +200,7 @@ def too_late_to_cancel(scene: Scene) -> None:
     scene.server.hold_work()
     told = stop(scene, "generating")
     (bought,) = scene.accepted
+    assert scene.shown[-1]["outcome"] == "runs_on"
     assert told == f"Request {bought} can no longer be cancelled and runs on. Running the node again takes it up."
     assert scene.entry().state == "submitted"
     scene.server.release()

@@ -191,6 +191,36 @@ def test_a_generation_is_known_as_paid_and_can_be_gone_through(account: Page, se
     assert account.ask("GET", "/generations/999999/workflow").status_code == 400
 
 
+def test_a_generation_under_way_costs_nothing_more_and_its_clip_is_told(account: Page, server: RehearsalServer) -> None:
+    prompt = {"1": {**NODE, "inputs": NODE["inputs"] | {"prompt": "routes: under way"}}}
+    server.hold_work()
+
+    def state() -> Any:
+        return account.json("POST", "/paid", json={"node": "1", "prompt": prompt})["state"]
+
+    queued = account.comfyui.queue(prompt)
+    server.wait_for(lambda: any(job.body["prompt"] == "routes: under way" for job in server.jobs))
+    # The answer to the submission is on its way; noting it takes no longer than a few questions.
+    assert next(filter(None, (state() for _ in range(1000)))) == "submitted"
+    server.release_work()
+    shown = account.comfyui.wait(queued)["outputs"]["1"]["images"]
+    assert state() == "saved"
+    assert account.json("GET", "/progress")["nodes"]["1"]["clips"] == shown
+
+
+def test_a_fetch_that_fails_says_why(account: Page) -> None:
+    entry = account.ledger.note_request("known-to-nobody", TOKEN)
+
+    def listed() -> Any:
+        return account.json("GET", f"/generations?limit=1&before={entry.id + 1}")["entries"][0]
+
+    assert (listed()["fetching"], listed()["fetch_error"]) == (False, None)
+    account.json("POST", f"/generations/{entry.id}/fetch")
+    assert account.comfyui.wait_for_log("Request known-to-nobody: RunComfy does not know this request")
+    assert listed()["fetching"] is False
+    assert listed()["fetch_error"].startswith("Request known-to-nobody: RunComfy does not know this request")
+
+
 def test_an_unfinished_clip_is_fetched_and_an_uncertain_one_settled(account: Page, server: RehearsalServer) -> None:
     account.comfyui.run({"1": {**NODE, "inputs": NODE["inputs"] | {"prompt": "routes: to fetch"}}})
     (job,) = (job for job in server.jobs if job.body["prompt"] == "routes: to fetch")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from faults import DROPPED_AFTER, DROPPED_BEFORE, HANGS
 from gates import GatedServer, Node
 from runcomfy_kling.nodes.account import Account
 from runcomfy_kling.nodes.corridor import Delivery
-from runcomfy_kling.nodes.errors import CancelledRequestError, FailedError, UnavailableError
+from runcomfy_kling.nodes.errors import CancelledRequestError, FailedError, UnavailableError, UncertainError
 from runcomfy_kling.nodes.generation import generate
 from runcomfy_kling.nodes.identity import fingerprint
 from runcomfy_kling.nodes.ledger import Entry, SavedFile
@@ -192,6 +193,16 @@ def test_what_cannot_be_cancelled_is_taken_up(scene: Scene) -> None:
     assert scene.entry().state == "submitted"
     scene.server.release()
     assert [scene.run().request_id] == scene.server.accepted
+
+
+def test_a_graph_is_known_from_its_submission_on(scene: Scene) -> None:
+    scene.workspace = replace(scene.workspace, signature=lambda: "this graph")
+    scene.server.inject("submit", DROPPED_AFTER)
+    with pytest.raises(UncertainError):
+        scene.run()
+    found = scene.account.ledger.find_graph("this graph")
+    assert found is not None
+    assert (found.id, found.state) == (scene.entry().id, "uncertain")
 
 
 def test_an_unconfirmed_cancel_keeps_the_request(scene: Scene) -> None:
