@@ -218,6 +218,6 @@ def _described(entry: Entry) -> dict[str, Any]:
         "path": str(there[0]) if there else None,
         "view": shown[0] if shown else None,
         "message": entry.message or None,
-        "fetching": fetching is not None and not failed,
+        "fetching": fetching is not None and not failed and not there,
         "fetch_error": str(fetching.exception()) if fetching and failed else None,
     }

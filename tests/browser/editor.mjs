@@ -80,6 +80,23 @@ async function pressUntil(key, wanted) {
   await scriptIs(wanted);
 }
 
+/**
+ * Waits for what a generation node says of its next run: its terms and their price. Read from the panel itself, which
+ * the classic renderer paints on the canvas before a first run.
+ */
+const costIs = (wanted) =>
+  until(
+    page,
+    (source) => {
+      const node = app.canvas.graph.nodes.find(({ type }) => type === "RunComfyKlingTextToVideo");
+      const { element } = node.widgets.find(({ type }) => type === "live");
+      const said = [".rck-live-terms", ".rck-live-cost"].map((part) => element.querySelector(part).textContent).join(": ");
+      return new RegExp(source).test(said) ? source : said;
+    },
+    wanted.source,
+    wanted.source,
+  );
+
 /** Whether the panel of the generation node ends above the node's own end. */
 function insideItsNode() {
   const node = app.graph.nodes.find(({ type }) => type === "RunComfyKlingTextToVideo");
@@ -168,16 +185,15 @@ const steps = {
 
   async "a run in rehearsal, with a reload half way"() {
     await load(page, workflow);
-    await page.getByText("8 s · pro · silent").waitFor();
-    await page.getByText("rehearsal, free").waitFor();
+    await costIs(/^8 s · pro · silent: rehearsal, free$/);
     await run();
     await title.getByText(/Queued|Generating/).waitFor();
     await page.reload();
     await ready(page);
     await title.getByText(/Queued|Generating|Downloading|Rehearsal saved/).waitFor();
     await title.getByText("Rehearsal saved").waitFor({ timeout: 60_000 });
-    // A run that ends while the page loads shows no clip, whatever the node: the next run brings it, from ComfyUI's cache.
-    await run();
+    await page.reload();
+    await ready(page);
     await page.waitForFunction(() => [...document.querySelectorAll("video")].some(({ readyState }) => readyState >= 2));
     source = await page.evaluate(() => [...document.querySelectorAll("video")].find(({ currentSrc }) => currentSrc).currentSrc);
     await button("Copy the request id").click();
@@ -193,8 +209,7 @@ const steps = {
       const { node } = app.graph.convertToSubgraph(new Set([clip]));
       app.canvas.openSubgraph(node.subgraph, node);
     });
-    await page.getByText("8 s · pro · silent").waitFor();
-    await page.getByText("rehearsal, free").waitFor();
+    await costIs(/^8 s · pro · silent: rehearsal, free$/);
     await page.evaluate(() => app.canvas.setGraph(app.rootGraph ?? app.graph.rootGraph));
   },
 
@@ -230,7 +245,7 @@ const steps = {
     const speak = (language) => page.evaluate((id) => app.extensionManager.setting.set("Comfy.Locale", id), language);
     await speak("ko");
     await button("샷 추가").waitFor();
-    await page.getByText("리허설, 무료").waitFor();
+    await costIs(/^8초 · pro · 무음: 리허설, 무료$/);
     const label = () => LiteGraph.createNode("RunComfyKlingShot").inputs.find(({ name }) => name === "storyboard").localized_name;
     await until(page, label, "스토리보드");
     await picture("korean");
@@ -264,13 +279,14 @@ const steps = {
       app.canvas.emitBeforeChange();
       app.canvas.emitAfterChange();
     });
-    await page.getByText(/^(from|about) \$0\.80$/).waitFor();
+    await costIs(/^8 s · pro · silent: (from|about) \$0\.80$/);
+    await picture("a price");
     await page.getByRole("button", { name: "Remove shot 2" }).click();
-    await page.getByText(/^(from|about) \$0\.50$/).waitFor();
+    await costIs(/^5 s · pro · silent: (from|about) \$0\.50$/);
     await run();
     await title.getByText("Saved", { exact: true }).waitFor({ timeout: 60_000 });
     assert.equal(await page.locator(".rck-live-time").textContent(), "$0.50");
-    await page.getByText("free: already paid").waitFor();
+    await costIs(/: free: already paid$/);
   },
 
   async "after Stop, what became of it"() {
@@ -279,8 +295,9 @@ const steps = {
     await run();
     await title.getByText("Queued, position 1").waitFor();
     await stop();
-    await page.getByText(/^Request \S+ was cancelled\. Running the node again submits it anew\.$/).waitFor();
+    await page.getByText("The request was cancelled. Running the node again submits it anew.").waitFor();
     assert.equal(await title.textContent(), "Stopped");
+    await costIs(/: (from|about) \$0\.30$/);
     await until(page, insideItsNode, true);
     await picture("stopped in the queue");
     await runcomfy("release");
@@ -288,8 +305,9 @@ const steps = {
     await run();
     await title.getByText("Generating").waitFor();
     await stop();
-    await page.getByText(/^Request \S+ can no longer be cancelled and runs on\. Running the node again takes it up\.$/).waitFor();
+    await page.getByText("The request can no longer be cancelled and runs on.").waitFor();
     assert.equal(await title.textContent(), "Stopped");
+    await costIs(/: free: already submitted$/);
     await runcomfy("release_work");
   },
 
