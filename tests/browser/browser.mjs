@@ -114,13 +114,21 @@ export async function load(page, workflow) {
   }, workflow);
 }
 
-/** Waits until `read` answers `wanted` in the page, and says what it answered last where it never does. */
+const PATIENCE_MS = 15_000;
+
+/**
+ * Waits until `read` answers `wanted` in the page, and says what it answered last where it never does.
+ * Asked from here: waitForFunction takes the promise of an async answer for the answer.
+ */
 export async function until(page, read, wanted, argument = undefined) {
-  const same = async ([source, value, given]) => JSON.stringify(await eval(source)(given)) === value;
   const value = JSON.stringify(wanted);
-  await page.waitForFunction(same, [`(${read})`, value, argument], { timeout: 15_000 }).catch(async () => {
-    throw new Error(`expected ${value}, got ${JSON.stringify(await page.evaluate(read, argument))}`);
-  });
+  const end = Date.now() + PATIENCE_MS;
+  for (;;) {
+    const answer = JSON.stringify(await page.evaluate(read, argument));
+    if (answer === value) return;
+    if (Date.now() > end) throw new Error(`expected ${value}, got ${answer}`);
+    await page.evaluate(() => new Promise(requestAnimationFrame));
+  }
 }
 
 /** What an assistive tool would stumble over inside the pack's elements: controls without a name, and faint text. */
