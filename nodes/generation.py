@@ -218,9 +218,9 @@ class _Generation(Corridor):
         super()._ended(entry, result)
 
     def _found(self, entry: Entry) -> None:
-        """Let the editor say of this graph that it is paid. Not worth failing for."""
-        if known := self.workspace.signature():
-            with contextlib.suppress(LedgerError):
+        """Let the editor say of this graph that it is paid. Not worth failing for, whatever other nodes answer."""
+        with contextlib.suppress(Exception):
+            if known := self.workspace.signature():
                 self.ledger.note_graph(known, entry.id)
 
     def _durations(self) -> Sequence[float]:

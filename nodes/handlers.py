@@ -39,7 +39,8 @@ NOBODYS_REQUEST = "00000000-0000-0000-0000-000000000000"
 _store = Store(comfy.private_folder() / "media")
 _store.sweep()
 media = route_handler(_store, RateLimit())
-_fetches: dict[int, asyncio.Task[Any]] = {}  # by entry: those under way, and those that failed last
+_fetches: dict[int, asyncio.Task[Any]] = {}  # those under way, by entry
+_failures: dict[int, str] = {}  # why the last fetch of an entry failed
 
 
 def _settings() -> Settings:
@@ -137,22 +138,23 @@ async def fetch_entry(request: web.Request) -> Any:
     entry = await off_loop(_entry, request)
     if not entry.request_id:
         raise LookupError(entry.id)
-    if entry.id in _fetches and not _fetches[entry.id].done():
-        return {"started": True}
     payer = await off_loop(lambda: account.live(_settings(), comfy.private_folder()))
+    if entry.id in _fetches:
+        return {"started": True}
     task = asyncio.create_task(
         fetch(entry.request_id, prefix=DEFAULT_PREFIX, account=payer, workspace=comfy.background_workspace())
     )
+    _failures.pop(entry.id, None)
     _fetches[entry.id] = task
     task.add_done_callback(lambda task: _fetched(entry.id, task))
     return {"started": True}
 
 
 def _fetched(entry_id: int, task: asyncio.Task[Any]) -> None:
-    if task.cancelled() or task.exception() is None:
-        del _fetches[entry_id]
-    else:
-        log.warning("%s", task.exception())
+    del _fetches[entry_id]
+    if not task.cancelled() and (error := task.exception()):
+        _failures[entry_id] = str(error)
+        log.warning("%s", error)
 
 
 async def settle(request: web.Request) -> Any:
@@ -199,8 +201,6 @@ def _entry(request: web.Request) -> Entry:
 
 def _described(entry: Entry) -> dict[str, Any]:
     *_, tier, task = ("", *entry.model_id.split("/")) if entry.model_id else ("", None, None)
-    fetching = _fetches.get(entry.id)
-    failed = fetching is not None and fetching.done()
     there = [file.path for file in entry.files if file.path.is_file()]
     shown = comfy.clips(there)
     return {
@@ -218,6 +218,6 @@ def _described(entry: Entry) -> dict[str, Any]:
         "path": str(there[0]) if there else None,
         "view": shown[0] if shown else None,
         "message": entry.message or None,
-        "fetching": fetching is not None and not failed and not there,
-        "fetch_error": str(fetching.exception()) if fetching and failed else None,
+        "fetching": entry.id in _fetches and not there,
+        "fetch_error": _failures.get(entry.id),
     }

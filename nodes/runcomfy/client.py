@@ -239,7 +239,7 @@ WORKING = frozenset({"in_progress", "running", "processing"})
 def to_json(body: Any) -> bytes:
     """The body as JSON. bytes in it are strings of ASCII with nothing to escape, such as base64.
 
-    These are spliced in: to look through megabytes of them takes longer than to encode the still they hold.
+    These are spliced in: looking through megabytes for something to escape would hold up all other threads.
     """
     hole = secrets.token_hex(16)
     spliced: list[bytes] = []

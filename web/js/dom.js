@@ -86,7 +86,7 @@ export function paintWhile(widget, wanted, paint) {
   widget.draw = (...args) => {
     if (!painted()) return draw.apply(widget, args);
     const [ctx, , width, y, , lowQuality] = args;
-    if (!lowQuality) paint(ctx, widget.margin, y + (widget.computedHeight ?? ctx.canvas.height) / 2, width - 2 * widget.margin);
+    if (!lowQuality) paint(ctx, widget.margin, y + widget.computedHeight / 2, width - 2 * widget.margin);
   };
 }
 
