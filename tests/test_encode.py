@@ -43,6 +43,11 @@ def test_photographs_by_size(size: str, capsys: pytest.CaptureFixture[str]) -> N
         print("", *rows, sep="\n")
 
 
+def test_even_noise_comes_back_as_it_was_when_hosted() -> None:
+    pixels = noise(1920, 1080)
+    assert psnr(pixels, encode(still(pixels), None).data) >= 42
+
+
 def test_noise_as_large_as_4k_keeps_its_size_inline() -> None:
     made = encode(still(noise(3840, 2160)), 6 * MIB)
     assert len(made.data) <= 6 * MIB
