@@ -77,7 +77,8 @@ export function addPanel(node, name, element, getMinHeight, getMaxHeight) {
 
 /**
  * Has a panel drawn on the canvas by `paint(ctx, left, middle, width)` as long as `wanted()`, in place of its element.
- * In the classic renderer every element costs as much at each draw as all else on a node. Nodes 2.0 knows elements only.
+ * The classic renderer measures the page for every element in sight at each draw, which is felt with one more on each
+ * node. Nodes 2.0 knows elements only.
  */
 export function paintWhile(widget, wanted, paint) {
   const { draw, isVisible } = widget;
@@ -86,7 +87,10 @@ export function paintWhile(widget, wanted, paint) {
   widget.draw = (...args) => {
     if (!painted()) return draw.apply(widget, args);
     const [ctx, , width, y, , lowQuality] = args;
-    if (!lowQuality) paint(ctx, widget.margin, y + widget.computedHeight / 2, width - 2 * widget.margin);
+    if (lowQuality) return;
+    ctx.save();
+    paint(ctx, widget.margin, y + widget.computedHeight / 2, width - 2 * widget.margin);
+    ctx.restore();
   };
 }
 

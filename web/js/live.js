@@ -205,12 +205,15 @@ class Panel {
     const changed = asked !== this.asked;
     this.asked = asked;
     // A figure for other inputs must not stand there while the new one is on its way.
-    if (changed) setText(this.cost, "");
+    if (changed) this.sayCost("");
     const { kind, usd, note } = await costOf(id, prompt);
     if (this.asked !== asked) return;
-    setText(this.cost, t(`cost.${kind}`, { usd: usd === undefined ? "" : dollars(usd) }));
-    this.cost.dataset.kind = kind;
     this.cost.title = this.widget.tooltip = note || t("cost.title");
+    this.sayCost(t(`cost.${kind}`, { usd: usd === undefined ? "" : dollars(usd) }));
+  }
+
+  sayCost(text) {
+    setText(this.cost, text);
     this.node.setDirtyCanvas(true);
   }
 }
