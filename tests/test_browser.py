@@ -141,6 +141,7 @@ def test_the_editor(
         "url": server.url,
         "chromium": tools.chromium,
         "nodes2": renderer == "nodes2",
+        "early": (frontend, renderer) == ("pinned", "nodes2"),
         "pack": "comfyui-runcomfy-kling",
         "pictures": str(pictures),
         "variation": ALL.index((frontend, renderer)),

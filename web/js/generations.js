@@ -260,9 +260,9 @@ class Generations {
     const page = Math.floor(this.scroller.clientHeight / ROW);
     const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity };
     const step = steps[event.key];
-    if (event.key === "Enter") this.detail.querySelector("video, button")?.focus();
-    if (step === undefined) return;
-    event.preventDefault();
+    if (step === undefined && event.key !== "Enter") return;
+    event.preventDefault(); // or the Enter that moves the focus to a clip would play it as well
+    if (step === undefined) return this.detail.querySelector("video, button")?.focus();
     const to = Math.min(Math.max((this.index ?? -1) + step, 0), this.entries.length - 1);
     const { scrollTop: top, clientHeight: height } = this.scroller;
     this.scroller.scrollTop = scrollTo(to, { top, height, row: ROW });
