@@ -98,6 +98,19 @@ const costIs = (wanted) =>
     wanted.source,
   );
 
+/** What a draw of the canvas writes on it. */
+function painted() {
+  const { ctx } = app.canvas;
+  const texts = [];
+  ctx.fillText = function (text, ...place) {
+    texts.push(text);
+    return CanvasRenderingContext2D.prototype.fillText.call(this, text, ...place);
+  };
+  app.canvas.draw(true, true);
+  delete ctx.fillText;
+  return texts.filter((text) => text === "8 s · pro · silent" || text === "rehearsal, free").toSorted();
+}
+
 /** Whether the panel of the generation node ends above the node's own end. */
 function insideItsNode() {
   const node = app.graph.nodes.find(({ type }) => type === "RunComfyKlingTextToVideo");
@@ -188,6 +201,8 @@ const steps = {
   async "a run in rehearsal, with a reload half way"() {
     await load(page, workflow);
     await costIs(/^8 s · pro · silent: rehearsal, free$/);
+    if (setup.nodes2) await page.getByText("rehearsal, free").waitFor();
+    else await until(page, painted, ["8 s · pro · silent", "rehearsal, free"]);
     await run();
     await title.getByText(/Queued|Generating/).waitFor();
     await page.reload();
