@@ -176,7 +176,8 @@ def test_run_again_while_the_cancel_is_under_way_submits_anew(scene: Scene) -> N
     stopped = scene.node()
     stopped.wait_until_shown("queued")
     stopped.stop()
-    scene.server.wait_for("cancel")
+    # Not only on its way to the server: what is released before would run.
+    scene.server.behind.wait_for(lambda: scene.server.behind.jobs[0].state == "cancelled")
     again = scene.node()
     again.wait_until_shown("sharing")
     scene.server.let_go("cancel")
