@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +87,12 @@ def test_quality_goes_before_size() -> None:
 def test_a_limit_below_any_picture_is_refused() -> None:
     with pytest.raises(HostingError, match=r"start_image cannot be made to fit into 100 bytes"):
         encode(still(noise(320, 320)), 100)
+
+
+def test_without_room_for_temporary_files_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(HostingError, match=r"temporary files cannot be written .* Nothing was submitted"):
+        encode(still(noise(64, 64)), None)
 
 
 def test_small_stills_are_lossless_and_the_border_is_a_number_of_pixels() -> None:

@@ -54,7 +54,7 @@ def encode(still: Still, limit: int | None) -> Encoded:
     limit: the most bytes it may have; met by lowering the quality first and the size in pixels last.
     None: PNG for small stills, JPEG of at least 42 dB PSNR on photographs for large ones.
 
-    Raises HostingError if the limit is too low for any picture.
+    Raises HostingError if the limit is too low for any picture, or no temporary file can be written.
     """
     from PIL import Image
 
@@ -125,10 +125,16 @@ def _png(picture: Picture) -> bytes:
 
 def _saved(picture: Picture, kind: str, **options: Any) -> bytes:
     # Not into memory: only while it writes to a real file does Pillow let other threads run.
-    with tempfile.TemporaryFile() as file:
-        picture.save(file, kind, **options)
-        file.seek(0)
-        return file.read()
+    try:
+        with tempfile.TemporaryFile() as file:
+            picture.save(file, kind, **options)
+            file.seek(0)
+            return file.read()
+    except OSError as error:
+        raise HostingError(
+            f"A still could not be encoded, since temporary files cannot be written ({error.strerror or error}). "
+            "Nothing was submitted. Free disk space, or set TMPDIR to a folder that can be written."
+        ) from None
 
 
 def _png_bound(width: int, height: int) -> int:
